@@ -1,0 +1,222 @@
+"""The contract every attention method meets, and the registry that names them.
+
+One alphabet of shapes serves every file of this package:
+
+    N  images in the batch          S  feature maps (levels) a method reads
+    C  channels of a map            H, W  height and width of a map
+    K  attention heads of a level   Y  classes to tell apart
+
+``features`` is always a sequence of S maps (N, C_s, H_s, W_s), shallow to deep; ``target`` is (N,)
+class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax is the prediction.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+
+__all__ = [
+    'METHODS',
+    'Method',
+    'get_method',
+    'list_methods',
+    'negative_log_likelihood',
+    'on_register',
+    'register_method',
+    'scale_gradient',
+]
+
+
+class Method(nn.Module):
+    """What is put on top of a backbone: the maps go in, the scores and the training loss come out.
+
+    A subclass writes ``forward``, ``attention`` and ``loss``, sets ``default_taps`` and registers
+    itself with `register_method`. Nothing is remembered between calls but parameters and buffers.
+
+    Args:
+        in_channels: channels of each map it will be given, shallow to deep.
+        num_classes: number of classes to tell apart.
+
+    Attributes:
+        default_taps: how many of the backbone's last maps the method reads when nobody says.
+        taps: how many this instance reads.
+
+    Raises:
+        ValueError: if there are no maps, or ``num_classes`` is not positive.
+    """
+
+    default_taps: int = 1
+
+    def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if len(in_channels) == 0 or any(c < 1 for c in in_channels):
+            raise ValueError(
+                f'{name}: in_channels={list(in_channels)}: give the channels of at least one map'
+            )
+        if num_classes < 1:
+            raise ValueError(f'{name}: num_classes={num_classes}: needs at least 1 class')
+        self.in_channels = tuple(int(c) for c in in_channels)
+        self.num_classes = int(num_classes)
+
+    @property
+    def taps(self) -> int:
+        return len(self.in_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Scores (N, Y) of S maps (N, C_s, H_s, W_s); the same function in training and testing."""
+        raise NotImplementedError
+
+    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """What a figure shows: one (N, K, H_s, W_s) stack of non-negative masks per level read."""
+        raise NotImplementedError
+
+    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """Named scalar terms; training minimises their sum."""
+        raise NotImplementedError
+
+    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+        """The scores in the paper's own order of operations: what reports compare ours with.
+
+        The same function of the same parameters as `forward`. A method that already computes in
+        the paper's order has nothing to add.
+        """
+        return self(features)
+
+    def check_features(self, features: Sequence[Tensor]) -> None:
+        """Refuse maps that are not the ones this instance was built for.
+
+        Raises:
+            ValueError: if the number of maps or the channels of one of them differ.
+        """
+        given = [tuple(f.shape) for f in features]
+        if any(len(shape) != 4 for shape in given):
+            raise ValueError(
+                f'{type(self).__name__} reads maps of shape (N, C, H, W), it was given {given}'
+            )
+        if [shape[1] for shape in given] != list(self.in_channels):
+            raise ValueError(
+                f'{type(self).__name__} was built for {self.taps} map(s) of in_channels='
+                f'{list(self.in_channels)}, the backbone gives {[shape[1] for shape in given]}: '
+                'set in_channels to what the backbone gives, or choose other levels'
+            )
+
+
+class _MethodRegistry(Registry):
+    """fvcore's registry, under names that are given rather than taken from the class."""
+
+    def add(self, name: str, cls: type[Method]) -> None:
+        if name in self:
+            owner = self.get(name)
+            raise ValueError(
+                f'method {name!r} of {cls.__module__} is already taken by '
+                f'{owner.__module__}.{owner.__qualname__}: choose another name'
+            )
+        self._do_register(name, cls)
+
+
+METHODS = _MethodRegistry('METHODS')
+_listeners: list[Callable[[str, type[Method]], None]] = []
+_searched: set[str] = set()
+
+
+def _check_contract(name: str, cls: type) -> None:
+    """Refuse a class that cannot be a method, naming its owner and what is missing."""
+    owner = f'{getattr(cls, "__module__", "?")}.{getattr(cls, "__qualname__", cls)}'
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise TypeError(f'method {name!r}: {owner} is not a subclass of fgplugins.Method')
+    if not name.isidentifier() or name != name.lower():
+        raise ValueError(
+            f'method name {name!r} of {owner}: must be a lower-case Python identifier, since it '
+            f'becomes the timm model name, as in timm.create_model({name.lower()!r})'
+        )
+    missing = [m for m in ('forward', 'attention', 'loss') if getattr(cls, m) is getattr(Method, m)]
+    if missing:
+        raise TypeError(f'method {name!r}: {owner} does not define {", ".join(missing)}')
+    arguments = list(inspect.signature(cls.__init__).parameters)[1:3]
+    if arguments != ['in_channels', 'num_classes']:
+        raise TypeError(
+            f'method {name!r}: {owner}.__init__ must take (in_channels, num_classes, ...) first, '
+            f'it takes ({", ".join(arguments)})'
+        )
+
+
+def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Class decorator: make a `Method` known under ``name`` to both zoos and to every tool.
+
+    Args:
+        name: the lower-case key; ``timm.create_model(name, backbone=...)`` builds it, and a class
+            ``Mine`` becomes the MMPretrain head ``MineHead``.
+
+    Raises:
+        TypeError: if the class is not a `Method`, lacks a member of the contract or does not take
+            ``(in_channels, num_classes)`` first.
+        ValueError: if the name is taken (both owners are named) or is not an identifier.
+    """
+
+    def decorate(cls: type[Method]) -> type[Method]:
+        _check_contract(name, cls)
+        METHODS.add(name, cls)
+        for listener in _listeners:
+            listener(name, cls)
+        return cls
+
+    return decorate
+
+
+def on_register(listener: Callable[[str, type[Method]], None]) -> None:
+    """Call ``listener(name, cls)`` for every method known now and every one that comes later."""
+    _listeners.append(listener)
+    for name, cls in METHODS:
+        listener(name, cls)
+
+
+def load_entry_points(group: str = 'fgplugins.methods') -> None:
+    """Import the modules that installed packages declare in the entry-point group, once each."""
+    for point in entry_points(group=group):
+        if point.value not in _searched:
+            _searched.add(point.value)
+            point.load()
+
+
+def list_methods() -> list[str]:
+    """The keys of all registered methods, in alphabetical order."""
+    return sorted(name for name, _ in METHODS)
+
+
+def get_method(name: str) -> type[Method]:
+    """The class registered under ``name``.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f'method {name!r} is not registered; there are: {", ".join(list_methods())}'
+        )
+    return METHODS.get(name)
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """``x`` unchanged in the forward pass, its gradient times ``scale`` in the backward pass."""
+    if scale == 1:
+        return x
+    if scale == 0:
+        return x.detach()
+    return x.detach() + scale * (x - x.detach())
+
+
+def negative_log_likelihood(scores: Tensor, target: Tensor) -> Tensor:
+    """Negative log-likelihood of log-scores (N, Y): mean over N of ``-sum_y target_y scores_y``.
+
+    Args:
+        scores: (N, Y) logarithms; they need not be normalised.
+        target: (N,) class indices or (N, Y) class probabilities (Mixup, label smoothing).
+    """
+    if target.ndim == 1:
+        return nn.functional.nll_loss(scores, target)
+    return -(target * scores).sum(dim=1).mean()

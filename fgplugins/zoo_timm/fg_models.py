@@ -1,0 +1,119 @@
+"""The names: one generic timm model per method, and presets for the papers' networks.
+
+    timm.create_model('warn', backbone='convnext_tiny', num_classes=200, pretrained=True)
+    timm.create_model('warn_wrn28_10', num_classes=100)
+
+Importing `fgplugins` registers them. A method registered later, by anyone, is added as it comes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import deque
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, register_model
+from timm.models._builder import resolve_pretrained_cfg
+from timm.models._pretrained import DefaultCfg, PretrainedCfg
+
+import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
+from fgplugins.methods import Method, on_register
+from fgplugins.zoo_timm.composed import ComposedModel
+
+__all__: list[str] = []
+
+DEFAULT_BACKBONE = 'resnet50'
+
+default_cfgs: dict[str, DefaultCfg] = {}
+
+
+def _composed_cfg(backbone: str) -> dict[str, Any]:
+    """The backbone's image settings, without its weights, its layers under their new names."""
+    cfg = timm.get_pretrained_cfg(backbone)
+    kept = {} if cfg is None else cfg.to_dict(remove_source=True, remove_null=True)
+    for key in ('architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes'):
+        kept.pop(key, None)
+    first = kept.get('first_conv')
+    if first:
+        names = [first] if isinstance(first, str) else first
+        names = [f'backbone.{name}' for name in names]
+        kept['first_conv'] = names[0] if isinstance(first, str) else tuple(names)
+    kept['classifier'] = 'method.classifier'
+    return kept
+
+
+def _create(
+    variant: str,
+    method: str,
+    backbone: str,
+    pretrained: bool,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: Any = None,
+    **kwargs: Any,
+) -> ComposedModel:
+    """Build a composed model; ``pretrained`` loads its own weights if it has any, else the backbone's."""
+    if not timm.is_model(backbone):
+        raise ValueError(
+            f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'
+        )
+    if pretrained_cfg is None:
+        pretrained_cfg = _composed_cfg(backbone)
+    cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
+    if pretrained and not cfg.has_weights:
+        found = timm.get_pretrained_cfg(backbone)
+        if not kwargs.get('backbone_checkpoint') and not (found and found.has_weights):
+            raise ValueError(
+                f'pretrained=True: no weights of {backbone!r} are published; '
+                'use pretrained=False or backbone_checkpoint=<file>'
+            )
+        kwargs.setdefault('backbone_pretrained', True)
+    return build_model_with_cfg(
+        ComposedModel,
+        variant,
+        pretrained and cfg.has_weights,
+        pretrained_cfg=cfg,
+        cache_dir=cache_dir,
+        method=method,
+        backbone=backbone,
+        **kwargs,
+    )
+
+
+def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) -> None:
+    """Make ``timm.create_model(name)`` build the method on the backbone."""
+    if timm.is_model(name):
+        owner = timm.model_entrypoint(name).__module__
+        raise ValueError(f'timm already has a model named {name!r}, from {owner}')
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> ComposedModel:
+        merged = {**defaults, 'backbone': backbone, **kwargs}
+        return _create(name, method, merged.pop('backbone'), pretrained, **merged)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = doc
+    entrypoint.__module__ = __name__
+    cfg = PretrainedCfg(**_composed_cfg(backbone))
+    default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
+    setattr(sys.modules[__name__], name, register_model(entrypoint))
+
+
+def _register_generic(name: str, cls: type[Method]) -> None:
+    summary = (cls.__doc__ or '').strip().split('\n')[0]
+    doc = f'{cls.__name__} on any timm model, ``backbone=``. {summary}'
+    _register(name, name, DEFAULT_BACKBONE, doc)
+
+
+def _register_preset(name: str, **defaults: Any) -> None:
+    method, backbone = re.fullmatch(r'([a-z0-9]+?)_(.+)', name).groups()
+    _register(name, method, backbone, f'{method} on {backbone}.', **defaults)
+
+
+on_register(_register_generic)
+
+# WARN section 4.3 (AD 3, AW 4 on CIFAR) and 4.4 (fine-tuning the ImageNet network)
+_register_preset('warn_wrn28_10', taps=3, heads=4)
+_register_preset('warn_wrn40_10', taps=3, heads=4)
+_register_preset('warn_wide_resnet50_4', taps=3, heads=4)

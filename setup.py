@@ -1,0 +1,59 @@
+"""Packaging. Configs and tools travel inside the wheel, as ``fgplugins/.mim``, like MMPretrain's."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+
+MAINTAINED = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmpretrain>=1.3.6']
+ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
+
+
+class BuildWithMim(build_py):
+    """Copy ``configs`` and ``tools`` next to the package when a wheel is built."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in ('configs', 'tools'):
+            target = Path(self.build_lib) / 'fgplugins' / '.mim' / folder
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(
+                HERE / folder, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc')
+            )
+
+
+setup(
+    name='fgplugins',
+    version='0.1.0',
+    description='Attention for fine-grained recognition, as plug-ins for timm and MMPretrain',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['fgplugins', 'fgplugins.*']),
+    install_requires=[
+        'torch>=2.4',
+        'torchvision',
+        'timm>=1.0.31',
+        'fvcore',
+        'numpy',
+        'scikit-learn',
+    ],
+    extras_require={
+        'mm': MAINTAINED,
+        'openmmlab': ORIGINALS,
+        'demo': ['matplotlib'],
+        'test': [*MAINTAINED, 'matplotlib', 'pytest', 'ruff'],
+    },
+    cmdclass={'build_py': BuildWithMim},
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+)
