@@ -37,7 +37,8 @@ Deviations (official code: https://github.com/prlz77/attend-and-rectify, modules
     region"). The official code first averages the masks over 2x2 cells, which shrinks the term to
     3e-6 even for masks that coincide on one position.
   * ``base_grad`` scales the gradient that modules and gates send into the base network: 0 is the
-    ablation of section 4.3 and 0.1 its fine-tuning; output_net always gets the whole gradient.
+    ablation of section 4.3; output_net always gets the whole gradient. The same section's "gradients
+    are multiplied by 0.1 in the base model" is, in 4.4, a ten times smaller learning rate there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What the tools call: complexity and attention maps."""

@@ -1,0 +1,82 @@
+"""Pictures of where a method looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fgplugins.errors import UserError
+
+__all__ = ['draw_attention', 'resize_map']
+
+
+def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask (h, w) stretched to [0, 1] and resized bilinearly to (height, width)."""
+    low, high = float(mask.min()), float(mask.max())
+    scaled = (mask - low) / (high - low) if high > low else np.zeros_like(mask)
+    tensor = torch.from_numpy(np.ascontiguousarray(scaled, np.float32))[None, None]
+    return F.interpolate(tensor, (height, width), mode='bilinear', align_corners=False)[0, 0].numpy()
+
+
+def draw_attention(
+    images: Sequence[np.ndarray],
+    maps: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    path: str | Path,
+    max_heads: int = 8,
+) -> Path:
+    """One row an image: the image, then each head of each level laid over it. Saved as PNG.
+
+    Every mask is stretched to its own range, so that a row shows where each head looks, not how
+    strongly.
+
+    Args:
+        images: (H, W, 3) or (H, W, 1) bytes, RGB.
+        maps: for each image, for each level, masks (K, h, w).
+        captions: a line under each image.
+        path: the PNG to write.
+        max_heads: at most this many heads of a level are drawn.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
+
+    columns = [
+        (level, head) for level, masks in enumerate(maps[0]) for head in range(min(len(masks), max_heads))
+    ]
+    tile = 1.2 if len(columns) > 8 else 1.8
+    figure = Figure(figsize=(tile * (len(columns) + 1), (tile + 0.25) * len(images) + 0.3), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(images), len(columns) + 1, squeeze=False)
+    for row, (image, levels, caption) in enumerate(zip(images, maps, captions, strict=True)):
+        height, width = image.shape[:2]
+        grey = image.mean(axis=2)
+        axes[row, 0].imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
+        axes[row, 0].set_xlabel(caption, fontsize=8)
+        for column, (level, head) in enumerate(columns, 1):
+            axis = axes[row, column]
+            axis.imshow(grey, cmap='gray')
+            mask = resize_map(levels[level][head], height, width)
+            axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
+            if row == 0:
+                axis.set_title(f'level {level + 1}, head {head + 1}', fontsize=7)
+    axes[0, 0].set_title('predicted (true)', fontsize=7)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.tight_layout(pad=0.3)
+    path = Path(path)
+    figure.savefig(path)
+    return path

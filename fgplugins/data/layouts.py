@@ -1,0 +1,181 @@
+"""Folders of labelled images, read in whichever of the usual layouts they come in.
+
+``read_split(root, 'train')`` knows
+  * one folder per class: ``train/<class>/*.jpg`` and ``test/`` (or ``val/``, ``valid/``);
+  * CUB-200-2011 as published: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``
+    (1 = train) and ``images/``; also the 100-species subset of it that separates by commas, counts
+    from zero and flags its test images by 1;
+  * CIFAR-10 and CIFAR-100 as published for Python.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fgplugins.errors import UserError
+
+__all__ = ['LAYOUTS', 'Split', 'read_split']
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+TEST_FOLDERS = ('test', 'val', 'valid')
+LAYOUTS = (
+    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
+    'image_class_labels.txt, train_test_split.txt, images/), or CIFAR for Python '
+    '(data_batch_1 ... or train and test)'
+)
+
+
+@dataclass
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        classes: their names, in the order of the labels.
+        images: file paths, or an array (n, H, W, 3) of RGB bytes.
+        labels: one class index an image.
+    """
+
+    classes: list[str]
+    images: list[str] | np.ndarray
+    labels: list[int]
+
+
+def _folders(root: Path, split: str) -> Split | None:
+    train = root / 'train'
+    if not train.is_dir():
+        return None
+    classes = sorted(f.name for f in train.iterdir() if f.is_dir())
+    if not classes:
+        return None
+    folder = train
+    if split == 'test':
+        found = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+        if not found:
+            raise UserError(f'{root} has train/ but none of {", ".join(TEST_FOLDERS)}/ beside it')
+        folder = found[0]
+        unknown = sorted({f.name for f in folder.iterdir() if f.is_dir()} - set(classes))
+        if unknown:
+            raise UserError(f'class {unknown[0]!r} in {folder} is not in {train}')
+    images, labels = [], []
+    for label, name in enumerate(classes):
+        files = sorted((folder / name).rglob('*')) if (folder / name).is_dir() else []
+        files = [str(f) for f in files if f.suffix.lower() in IMAGES]
+        if split == 'train' and not files:
+            raise UserError(f'class folder {folder / name} has no images ({", ".join(IMAGES)})')
+        images += files
+        labels += [label] * len(files)
+    return Split(classes, images, labels)
+
+
+def _cub(root: Path, split: str) -> Split | None:
+    lists = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt')
+    if not all((root / name).is_file() for name in lists):
+        return None
+
+    def table(name: str) -> tuple[dict[int, str], bool]:
+        rows, commas = {}, False
+        for number, line in enumerate((root / name).read_text().splitlines(), 1):
+            if line.strip():
+                commas = commas or ', ' in line
+                parts = line.split(', ' if ', ' in line else ' ', 1)
+                if len(parts) != 2 or not parts[0].isdigit():
+                    raise UserError(f'{root / name}, line {number}: {line!r} is not "<id> <value>"')
+                rows[int(parts[0])] = parts[1].strip()
+        return rows, commas
+
+    paths, subset = table('images.txt')
+    labels, _ = table('image_class_labels.txt')
+    flags, _ = table('train_test_split.txt')
+    wanted = '1' if (split == 'train') != subset else '0'
+    if (root / 'classes.txt').is_file():
+        names = table('classes.txt')[0]
+    else:
+        names = {int(label): label for label in labels.values()}
+    order = {key: position for position, key in enumerate(sorted(names))}
+    chosen = [key for key in sorted(paths) if flags.get(key) == wanted and key in labels]
+    images = [str(root / 'images' / paths[key]) for key in chosen]
+    missing = next((f for f in images if not Path(f).is_file()), None)
+    if missing:
+        raise UserError(f'{root / "images.txt"} names {missing}, which is not there')
+    return Split(
+        [names[key] for key in sorted(names)], images, [order[int(labels[key])] for key in chosen]
+    )
+
+
+def _cifar(root: Path, split: str) -> Split | None:
+    folders = (root, root / 'cifar-10-batches-py', root / 'cifar-100-python')
+    for folder in folders:
+        if (folder / 'data_batch_1').is_file():
+            files = [f'data_batch_{i}' for i in range(1, 6)] if split == 'train' else ['test_batch']
+            meta, names, labels_key = 'batches.meta', 'label_names', 'labels'
+        elif (folder / 'train').is_file() and (folder / 'test').is_file():
+            files, meta, names, labels_key = [split], 'meta', 'fine_label_names', 'fine_labels'
+        else:
+            continue
+        images, labels = [], []
+        for name in files:
+            batch = _unpickle(folder / name)
+            images.append(np.asarray(batch['data'], np.uint8).reshape(-1, 3, 32, 32))
+            labels += [int(y) for y in batch[labels_key]]
+        classes = list(_unpickle(folder / meta)[names])
+        return Split(classes, np.concatenate(images).transpose(0, 2, 3, 1), labels)
+    return None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads CIFAR's pickles, and nothing that could run code."""
+
+    ALLOWED = {
+        ('numpy.core.multiarray', '_reconstruct'),
+        ('numpy._core.multiarray', '_reconstruct'),
+        ('numpy', 'ndarray'),
+        ('numpy', 'dtype'),
+        ('_codecs', 'encode'),
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+        return super().find_class(module, name)
+
+
+def _unpickle(path: Path) -> dict[str, object]:
+    try:
+        with path.open('rb') as file:
+            return _ArraysOnly(file, encoding='latin1').load()
+    except (OSError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise UserError(f'{path} is not a CIFAR file: {error}') from None
+
+
+_READERS: tuple[Callable[[Path, str], Split | None], ...] = (_cub, _cifar, _folders)
+
+
+def read_split(root: str, split: str) -> Split:
+    """The images and labels of one split, from whichever layout the folder has.
+
+    Args:
+        root: the data folder.
+        split: 'train' | 'test'.
+
+    Raises:
+        UserError: if the folder is absent, empty or in no layout known here, or names what is not
+            there.
+    """
+    folder = Path(root).expanduser()
+    if split not in ('train', 'test'):
+        raise UserError(f"split={split!r}: must be 'train' or 'test'")
+    if not folder.is_dir():
+        raise UserError(f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}')
+    for reader in _READERS:
+        found = reader(folder, split)
+        if found is not None:
+            if not len(found.images):
+                raise UserError(f'data root {root!r} has no {split} images')
+            return found
+    inside = ', '.join(sorted(f.name for f in folder.iterdir())[:5]) or 'nothing'
+    raise UserError(f'data root {root!r} holds {inside}; it should hold {LAYOUTS}')

@@ -1,0 +1,12 @@
+"""Where mmengine looks for the scope ``fgplugins``, as in ``type='fgplugins.WARNHead'``."""
+
+from fgplugins.zoo_mmpretrain.registry import (
+    DATASETS,
+    FUNCTIONS,
+    HOOKS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    TRANSFORMS,
+)
+
+__all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']

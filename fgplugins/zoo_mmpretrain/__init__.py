@@ -1,0 +1,30 @@
+"""The MMPretrain side: heads, classifier, losses, data sets, transforms and hooks.
+
+The only room that knows MMPretrain. Configs bring it in by
+
+    custom_imports = dict(imports=['fgplugins.zoo_mmpretrain'])
+"""
+
+from fgplugins.zoo_mmpretrain.distributions import check_distributions
+
+check_distributions()
+
+from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
+from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
+from fgplugins.zoo_mmpretrain.heads import MethodHead  # noqa: E402
+from fgplugins.zoo_mmpretrain.hooks import AttentionMapHook, EpochSeedHook  # noqa: E402
+from fgplugins.zoo_mmpretrain.losses import MaskDiversityLoss  # noqa: E402
+from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
+from fgplugins.zoo_mmpretrain.transforms import LoadImage  # noqa: E402
+
+__all__ = [
+    'AttentionMapHook',
+    'AutocastOptimWrapper',
+    'ClutteredDigits',
+    'EpochSeedHook',
+    'FineGrainedClassifier',
+    'FineGrainedImages',
+    'LoadImage',
+    'MaskDiversityLoss',
+    'MethodHead',
+]

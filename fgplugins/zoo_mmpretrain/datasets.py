@@ -1,0 +1,86 @@
+"""Data sets for MMPretrain configs: cluttered digits, and folders in any usual layout."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmpretrain.datasets import BaseDataset
+
+from fgplugins.data.clutter import cluttered_digits
+from fgplugins.data.layouts import read_split
+from fgplugins.zoo_mmpretrain.registry import DATASETS, register
+
+__all__ = ['ClutteredDigits', 'FineGrainedImages']
+
+
+class FineGrainedImages(BaseDataset):
+    """Labelled images of a folder, in whichever layout of `fgplugins.data.layouts` it has.
+
+    Args:
+        data_root: the folder.
+        split: 'train' | 'test'.
+        **kwargs: MMPretrain's: ``pipeline``, ``test_mode``, ``indices``, ...
+    """
+
+    def __init__(self, data_root: str, split: str = 'train', **kwargs: object) -> None:
+        self.split = split
+        super().__init__(ann_file='', data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        found = read_split(self.data_root, self.split)
+        self._metainfo['classes'] = tuple(found.classes)
+        if isinstance(found.images, np.ndarray):
+            images = np.ascontiguousarray(found.images[..., ::-1])  # MMPretrain works on BGR
+            return [
+                {'img': image, 'gt_label': label}
+                for image, label in zip(images, found.labels, strict=True)
+            ]
+        return [
+            {'img_path': path, 'gt_label': label}
+            for path, label in zip(found.images, found.labels, strict=True)
+        ]
+
+    def _join_prefix(self) -> None:
+        """Paths are whole already."""
+
+
+class ClutteredDigits(BaseDataset):
+    """Cluttered translated digits, made on the spot: see `fgplugins.data.clutter`.
+
+    Args:
+        split: 'train' | 'test'.
+        num_images: how many to make.
+        distractors: D, patches of other digits an image.
+        canvas: side in pixels.
+        seed: same seed, same images.
+        data_root: folder of MNIST idx files; scikit-learn's digits if empty.
+        **kwargs: MMPretrain's: ``pipeline``, ``test_mode``, ``indices``, ...
+    """
+
+    METAINFO = {'classes': tuple('0123456789')}  # noqa: RUF012
+
+    def __init__(
+        self,
+        split: str = 'train',
+        num_images: int = 20000,
+        distractors: int = 8,
+        canvas: int = 40,
+        seed: int = 0,
+        data_root: str = '',
+        **kwargs: object,
+    ) -> None:
+        self.recipe = (split, num_images, distractors, canvas, seed, data_root)
+        super().__init__(ann_file='', data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        images, labels = cluttered_digits(*self.recipe)
+        return [
+            {'img': image, 'gt_label': int(label)}
+            for image, label in zip(images, labels, strict=True)
+        ]
+
+    def _join_prefix(self) -> None:
+        """There are no paths."""
+
+
+register(DATASETS, FineGrainedImages)
+register(DATASETS, ClutteredDigits)

@@ -1,0 +1,103 @@
+"""MMPretrain heads, one for each registered method, made from the METHODS registry.
+
+``dict(type='WARNHead', num_classes=200, heads=4)``: the method's own hyper-parameters by their
+names. Third parties' methods become heads the same way, when they are registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models.heads import ClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from fgplugins.methods import Method, on_register
+from fgplugins.zoo_mmpretrain.registry import MODELS, register
+
+__all__ = ['MethodHead']
+
+
+class MethodHead(ClsHead):
+    """Puts a method's scores and losses into MMPretrain's terms.
+
+    Args:
+        num_classes: Y.
+        in_channels: channels of the maps read, shallow to deep. `FineGrainedClassifier` asks the
+            backbone for them; with a plain ``ImageClassifier`` they must be given.
+        taps: how many of the backbone's last maps to read; the method's default if None.
+        topk: for MMPretrain's metrics.
+        init_cfg: mmengine's initialisation.
+        **hyperparameters: the method's, by its own names.
+
+    Raises:
+        ValueError: if ``in_channels`` is missing or disagrees with ``taps``.
+    """
+
+    method_class: type[Method]
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int] | None = None,
+        taps: int | None = None,
+        topk: int | tuple[int, ...] = (1,),
+        init_cfg: dict | None = None,
+        **hyperparameters: object,
+    ) -> None:
+        super().__init__(topk=topk, init_cfg=init_cfg)
+        del self.loss_module  # the loss belongs to the method
+        if in_channels is None:
+            raise ValueError(
+                f'{type(self).__name__} needs in_channels, the channels of the maps it reads: give '
+                "them, or use model.type='FineGrainedClassifier', which asks the backbone"
+            )
+        if taps is not None and taps != len(in_channels):
+            raise ValueError(
+                f'{type(self).__name__}: taps={taps}, but in_channels={list(in_channels)} '
+                f'describes {len(in_channels)} maps'
+            )
+        self.method = self.method_class(in_channels, num_classes, **hyperparameters)
+
+    @property
+    def num_classes(self) -> int:
+        return self.method.num_classes
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The maps (N, C_s, H_s, W_s) the method reads: the backbone's last ``taps``."""
+        return tuple(feats[-self.method.taps :])
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Scores (N, Y)."""
+        return self.method(self.pre_logits(feats))
+
+    def attention(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
+        """One (N, K, H_s, W_s) stack of masks per level."""
+        return self.method.attention(self.pre_logits(feats))
+
+    def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """The method's terms, each named ``loss_<term>`` so that mmengine sums them."""
+        if 'gt_score' in data_samples[0]:  # Mixup and its kin
+            target = torch.stack([sample.gt_score for sample in data_samples])
+        else:
+            target = torch.cat([sample.gt_label for sample in data_samples])
+        terms = self.method.loss(self.pre_logits(feats), target)
+        return {f'loss_{name}': value for name, value in terms.items()}
+
+
+def _register_head(name: str, cls: type[Method]) -> None:
+    summary = (cls.__doc__ or '').strip().split('\n')[0]
+    head = type(
+        f'{cls.__name__}Head',
+        (MethodHead,),
+        {
+            'method_class': cls,
+            '__module__': __name__,
+            '__doc__': f'Head of the method {name!r}. {summary}\n\n{MethodHead.__doc__}',
+        },
+    )
+    globals()[head.__name__] = register(MODELS, head)
+
+
+on_register(_register_head)

@@ -1,0 +1,109 @@
+"""Hooks: repeatable randomness that survives a resume, and pictures of the attention."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from fgplugins.analysis.attention_maps import draw_attention
+from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
+
+__all__ = ['AttentionMapHook', 'EpochSeedHook', 'seed_worker']
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed a data-loading worker from torch, which draws anew each epoch.
+
+    mmengine's own function repeats the same augmentations every epoch.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+class EpochSeedHook(Hook):
+    """Seeds python, numpy and torch from (seed, epoch, rank) before each epoch.
+
+    Checkpoints hold no random state; with this hook a resumed run goes on bit for bit as the
+    uninterrupted one would have.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        mixed = np.random.SeedSequence([runner.seed, runner.epoch, get_rank()])
+        seed = int(mixed.generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class AttentionMapHook(Hook):
+    """After training, draws the attention maps of the first test images into the work directory.
+
+    Args:
+        num_images: how many images, evenly spaced over the test split.
+        file_name: name of the PNG.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, num_images: int = 8, file_name: str = 'attention_maps.png') -> None:
+        self.num_images, self.file_name = num_images, file_name
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        if runner.val_loop is None:
+            runner.logger.info('no validation data, so no attention maps are drawn')
+            return
+        dataset = runner.val_dataloader.dataset
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        count = min(self.num_images, len(dataset))
+        samples = [dataset[i * len(dataset) // count] for i in range(count)]
+        names = dataset.metainfo.get('classes')
+        path = Path(runner.work_dir) / self.file_name
+        draw_samples(model, samples, names, path)
+        runner.logger.info(f'attention maps of {count} test images: {path}')
+
+
+def draw_samples(
+    model: torch.nn.Module, samples: list[dict], classes: list[str] | None, path: Path
+) -> None:
+    """Draw the attention of a `FineGrainedClassifier` over samples of its test pipeline."""
+    training = model.training
+    model.eval()
+    images, maps, titles = [], [], []
+    with torch.no_grad():
+        for sample in samples:
+            batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
+            inputs = model.data_preprocessor(batch, training=False)['inputs']
+            features = model.extract_feat(inputs)
+            label = int(model.head(features).argmax(dim=1))
+            image = sample['inputs'].permute(1, 2, 0).numpy()
+            if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
+                image = image[..., ::-1]
+            images.append(image)
+            maps.append([level[0].float().cpu().numpy() for level in model.head.attention(features)])
+            truth = int(sample['data_samples'].gt_label) if 'gt_label' in sample['data_samples'] else None
+            titles.append((label, truth))
+    model.train(training)
+
+    def name(label: int | None) -> str:
+        return '?' if label is None else str(classes[label] if classes else label)
+
+    captions = [
+        name(label) if truth is None else f'{name(label)} ({name(truth)})' for label, truth in titles
+    ]
+    draw_attention(images, maps, captions, path)
+
+
+register(FUNCTIONS, seed_worker)
+register(HOOKS, EpochSeedHook)
+register(HOOKS, AttentionMapHook)

@@ -1,0 +1,397 @@
+"""What the MMPretrain command lines share: configs made ready and checked before anything is written."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import DefaultScope, init_default_scope
+from torch import nn
+
+import fgplugins
+from fgplugins.errors import UserError
+
+__all__ = [
+    'add_config_arguments',
+    'check_checkpoint',
+    'check_model',
+    'configs_folder',
+    'find_config',
+    'load_config',
+    'main_guard',
+    'match_classes',
+    'prepare_loaders',
+    'read_checkpoint',
+    'set_amp',
+    'set_launcher',
+    'user_errors',
+]
+
+SPLITS = ('train', 'val', 'test')
+
+
+# ---------------------------------------------------------------- errors of the user's, in one line
+
+
+def _one_line(error: BaseException) -> str:
+    """What went wrong, without the frames; a data-loading worker's error without its wrapping."""
+    text = str(error)
+    if 'Original Traceback' in text:
+        text = text.rstrip().split('UserError: ')[-1]
+    missing = re.match(r"['\"]?(\S+) is not in the (\S+)::(.+?) registry", text)
+    if missing:
+        name, _, registry = missing.groups()
+        close = difflib.get_close_matches(name, _registered(registry), 3)
+        hint = f'; did you mean {" or ".join(close)}?' if close else ''
+        return f'type={name!r} is not a registered {registry}{hint}'
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return ' '.join(lines) if lines else type(error).__name__
+
+
+def _registered(name: str) -> list[str]:
+    """Everything known under a registry's name, in MMPretrain, mmengine and here."""
+    import mmpretrain.registry as zoo
+
+    found: set[str] = set()
+    for registry in vars(zoo).values():
+        while getattr(registry, 'name', None) == name:
+            found.update(registry.module_dict)
+            registry = registry.parent
+    return sorted(found)
+
+
+@contextmanager
+def user_errors(what: str) -> Iterator[None]:
+    """Turn what goes wrong while a user's settings are tried into a `UserError` that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        AssertionError,
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if os.environ.get('FGPLUGINS_TRACEBACK'):
+            raise
+        raise UserError(f'{what}: {_one_line(error)}') from error
+
+
+def main_guard(main: Callable[[], None]) -> None:
+    """Run a command line: user errors end in one line and exit code 2, Ctrl-C in exit code 130.
+
+    ``FGPLUGINS_TRACEBACK=1`` shows where an error came from.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get('FGPLUGINS_TRACEBACK'):
+            raise
+        print(f'error: {_one_line(error)}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+# ------------------------------------------------------------------------------------ configurations
+
+
+def configs_folder() -> Path:
+    """The configs: inside the installed package, or beside it in a checkout."""
+    package = Path(fgplugins.__file__).parent
+    shipped = package / '.mim' / 'configs'
+    return shipped if shipped.is_dir() else package.parent / 'configs'
+
+
+def find_config(name: str) -> Path:
+    """A config by path, or by the name of one that is shipped (with or without .py).
+
+    Raises:
+        UserError: if there is none; the message lists names that are close.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = configs_folder() / f'{path.name.removesuffix(".py")}.py'
+    if shipped.is_file():
+        return shipped
+    names = sorted(f.stem for f in configs_folder().glob('*.py'))
+    close = difflib.get_close_matches(path.stem, names, 3) or names
+    raise UserError(f'config {name!r} is not a file; shipped ones: {", ".join(close)}')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every command over a config takes."""
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (work_dirs/<config>)')
+    parser.add_argument(
+        '--data-root', help='folder of the data; its classes are counted and used for the model'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, as train_cfg.max_epochs=2',
+    )
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config named on the command line, with its overrides, work and data folders."""
+    path = find_config(args.config)
+    with user_errors(f'config {path}'):
+        cfg = Config.fromfile(path)
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs') / path.stem)
+    if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
+        raise UserError(f'--work-dir {cfg.work_dir} is a file, not a folder')
+    if args.data_root is not None:
+        for dataset in _datasets(cfg):
+            dataset.data_root = args.data_root
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return cfg
+
+
+def _datasets(cfg: Config) -> list[ConfigDict]:
+    """The innermost data set of each split, inside whatever wrappers."""
+    found = []
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            dataset = loader.dataset
+            while 'dataset' in dataset:
+                dataset = dataset.dataset
+            found.append(dataset)
+    return found
+
+
+def match_classes(
+    cfg: Config, splits: tuple[str, ...], overrides: dict | None = None
+) -> dict[str, object]:
+    """Build the data sets, so that what is wrong with them is said first; fit the model to them.
+
+    The number of classes of the head is counted in the data, unless ``--cfg-options`` gives one.
+
+    Args:
+        cfg: changed in place.
+        splits: which of 'train', 'val', 'test' will be used.
+        overrides: what the user gave by ``--cfg-options``.
+
+    Returns:
+        The built data sets by split.
+
+    Raises:
+        UserError: if a data set cannot be built, or has another number of classes than demanded.
+    """
+    from mmpretrain.registry import DATASETS
+
+    built = {}
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            with user_errors(f'{split} data'):
+                built[split] = DATASETS.build(loader.dataset)
+                if len(built[split]) == 0:
+                    raise UserError(f'the {split} data are empty')
+    if not built:
+        raise UserError(f'the config has no data for {" or ".join(splits)}')
+    counts = {s: len(d.metainfo['classes']) for s, d in built.items() if d.metainfo.get('classes')}
+    head = cfg.model.get('head') or {}
+    if not counts or 'num_classes' not in head:
+        return built
+    if len(set(counts.values())) > 1:
+        raise UserError(f'the splits differ in their number of classes: {counts}')
+    count = next(iter(counts.values()))
+    demanded = (overrides or {}).get('model.head.num_classes')
+    if demanded is not None and demanded != count:
+        raise UserError(f'model.head.num_classes={demanded}, but the data have {count} classes')
+    if head.num_classes != count:
+        print(f'num_classes: {count}, counted in the data (the config says {head.num_classes})')
+        head.num_classes = count
+        if 'data_preprocessor' in cfg and 'num_classes' in cfg.data_preprocessor:
+            cfg.data_preprocessor.num_classes = count
+    return built
+
+
+def check_model(cfg: Config) -> nn.Module:
+    """Build the model once, before the runner creates its folder.
+
+    Raises:
+        UserError: if the config's model cannot be built.
+    """
+    from mmpretrain.registry import MODELS
+
+    model_cfg = ConfigDict(cfg.model.to_dict())
+    if cfg.get('data_preprocessor'):
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with user_errors('model'):
+        return MODELS.build(model_cfg)
+
+
+def prepare_loaders(cfg: Config) -> None:
+    """Defaults of the data loaders, and new random numbers for their workers every epoch."""
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers', False)
+            loader.setdefault('worker_init_fn', ConfigDict(type='fgplugins.seed_worker'))
+            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+
+
+# ---------------------------------------------------------------------------------------- checkpoints
+
+
+def _history_method(owner: object, name: str) -> object:
+    """The one use that mmengine's message hub has for ``getattr``, and no other."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UserError(f'the checkpoint asks for {owner!r}.{name}')
+    return getattr(owner, name)
+
+
+def _harmless() -> list[object]:
+    """What mmengine's checkpoints hold besides tensors."""
+    import numpy as np
+
+    core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numbers = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', 'b1')]
+    return [
+        (_history_method, 'builtins.getattr'),
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        core._reconstruct,
+        core.scalar,
+        *numbers,
+    ]
+
+
+@contextmanager
+def harmless_checkpoints() -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints, and nothing that runs code."""
+    with torch.serialization.safe_globals(_harmless()):
+        yield
+
+
+def read_checkpoint(path: str) -> dict:
+    """A checkpoint file, without running any code it may carry.
+
+    Raises:
+        UserError: if the file is absent, damaged, or holds more than data.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'checkpoint {path!r} is not a file')
+    try:
+        with harmless_checkpoints():
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'checkpoint {path!r} cannot be read: {_one_line(error)[:200]}') from None
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'checkpoint {path!r} holds a {type(checkpoint).__name__}, not weights')
+    return checkpoint
+
+
+def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict:
+    """Read a checkpoint and refuse one that was not made for this model.
+
+    Args:
+        path: the file.
+        model: what it should fit.
+        complete: every weight of the model must be in it.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UserError: naming the number of classes, or the first weight, that does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {k.removeprefix('module.'): v for k, v in weights.items()}
+    own = model.state_dict()
+    wrong = [k for k in own if k in weights and weights[k].shape != own[k].shape]
+    if wrong:
+        classes = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+        theirs, ours = len(classes.get('classes') or ()), getattr(model.head, 'num_classes', None)
+        if theirs and ours and theirs != ours:
+            raise UserError(
+                f'checkpoint {path!r} is of {theirs} classes, the model has {ours}: '
+                'use the data or config it was trained with'
+            )
+        raise UserError(
+            f'checkpoint {path!r} does not fit: {wrong[0]} is {tuple(weights[wrong[0]].shape)} '
+            f'in it and {tuple(own[wrong[0]].shape)} in the model'
+        )
+    missing = [k for k in own if k not in weights]
+    if missing and (complete or len(missing) == len(own)):
+        raise UserError(
+            f'checkpoint {path!r} is of another model: it lacks {missing[0]}'
+            + (f' and {len(missing) - 1} more' if len(missing) > 1 else '')
+        )
+    return checkpoint
+
+
+# ---------------------------------------------------------------------------------- how it is run
+
+
+def set_amp(cfg: Config) -> None:
+    """Mixed precision: the zoo's wrapper on a GPU, bfloat16 autocast elsewhere."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        cfg.optim_wrapper.type = 'fgplugins.AutocastOptimWrapper'
+        cfg.optim_wrapper.device_type = 'cpu'
+
+
+def set_launcher(cfg: Config, launcher: str) -> None:
+    """Several processes: NCCL on GPUs as the zoo does it, gloo on CPUs, which its runner lacks.
+
+    Raises:
+        UserError: if the launcher's variables are not set, or it needs GPUs that are not there.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError(
+            '--launcher pytorch is for torchrun: torchrun --nproc-per-node 2 tools/train.py CONFIG '
+            '--launcher pytorch, or tools/dist_train.sh CONFIG 2'
+        )
+    if torch.cuda.is_available():
+        return
+    if launcher != 'pytorch':
+        raise UserError(f'--launcher {launcher} needs GPUs; on CPUs use torchrun and pytorch')
+    torch.distributed.init_process_group(backend='gloo')
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.model_wrapper_cfg = ConfigDict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+    )
+
+
+def is_main_process() -> bool:
+    return get_dist_info()[0] == 0

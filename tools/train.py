@@ -1,0 +1,154 @@
+"""Train a model from a config.
+
+    python tools/train.py configs/warn_cnn_digits.py
+    python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from fgplugins.errors import UserError
+from fgplugins.zoo_mmpretrain import running
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    running.add_config_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a path, from the newest one in the work directory',
+    )
+    parser.add_argument(
+        '--pretrained',
+        nargs='?',
+        const='config',
+        metavar='WEIGHTS',
+        help="start the backbone from a file or URL; without one, from the config's published "
+        'weights, which are then downloaded',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument('--seed', type=int, help='seed of everything random (0)')
+    parser.add_argument('--no-validate', action='store_true', help='do not test after each epoch')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the rate by batch size and processes'
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def set_pretrained(cfg: running.Config, weights: str | None) -> None:
+    """Start the backbone from given or published weights, or say that it starts from none."""
+    published = cfg.get('pretrained_weights')
+    if weights is None:
+        if published and 'init_cfg' not in cfg.model.backbone:
+            print(
+                'note: the backbone starts from random weights; --pretrained loads '
+                f'{published}, --pretrained FILE loads a file'
+            )
+        return
+    source = published if weights == 'config' else weights
+    if source is None:
+        raise UserError('--pretrained: this config names no weights; give a file or URL')
+    if '://' not in source and not Path(source).is_file():
+        raise UserError(f'--pretrained {source!r} is not a file')
+    if cfg.model.backbone.type == 'TIMMBackbone':
+        if '://' in source:
+            raise UserError('--pretrained of a TIMMBackbone takes a file, or set pretrained=True')
+        cfg.model.backbone.pretrained = True
+        cfg.model.backbone.pretrained_cfg_overlay = dict(file=source)
+        return
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
+
+
+def find_resume(cfg: running.Config, resume: str | None) -> str | None:
+    """The checkpoint to go on from."""
+    if resume is None:
+        return cfg.get('load_from')
+    cfg.resume = True
+    if resume == 'auto':
+        found = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+        if found is None:
+            print(f'note: no checkpoint in {cfg.work_dir} to resume from; starting anew')
+        cfg.load_from = None
+        return found
+    cfg.load_from = resume
+    return resume
+
+
+def print_summary(runner: Runner) -> None:
+    """What came out, and where it lies."""
+    folder = Path(runner.work_dir)
+    scalars = runner.message_hub.log_scalars
+    lines = []
+    if 'val/accuracy/top1' in scalars:
+        top1 = scalars['val/accuracy/top1'].current()
+        lines.append(f'top-1 on the test data after the last epoch ({runner.epoch}): {top1:.2f} %')
+    latest = find_latest_checkpoint(runner.work_dir)
+    files = {
+        'checkpoint': Path(latest) if latest else None,
+        'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
+        'attention maps': folder / 'attention_maps.png',
+    }
+    lines += [f'{name}: {path}' for name, path in files.items() if path and path.exists()]
+    print('\n' + '\n'.join(lines))
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = running.load_config(args)
+    running.set_launcher(cfg, args.launcher)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
+    if args.amp:
+        running.set_amp(cfg)
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    running.prepare_loaders(cfg)
+    set_pretrained(cfg, args.pretrained)
+
+    # everything that can be wrong is tried before a file is written
+    running.match_classes(cfg, ('train', 'val'), args.cfg_options)
+    model = running.check_model(cfg)
+    if args.pretrained:
+        with running.user_errors('--pretrained'):
+            model.init_weights()
+    checkpoint = find_resume(cfg, args.resume)
+    if checkpoint:
+        running.check_checkpoint(checkpoint, model, complete=bool(cfg.get('resume')))
+    del model
+
+    with running.harmless_checkpoints():
+        with running.user_errors('runner'):
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        try:
+            runner.train()
+        except KeyboardInterrupt:
+            print(
+                f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
+                f'{runner.work_dir}; go on with --resume and the same arguments'
+            )
+            raise
+    if running.is_main_process():
+        print_summary(runner)
+
+
+if __name__ == '__main__':
+    running.main_guard(main)
