@@ -1,6 +1,6 @@
 """Test a trained model.
 
-    python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
+python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from fgplugins.cli import main_guard
+from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import running
 
 
@@ -25,7 +27,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
+    )
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -37,7 +41,7 @@ def main() -> None:
     running.set_launcher(cfg, args.launcher)
     running.prepare_loaders(cfg)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise running.UserError(f'--out {args.out}: must end in .pkl')
+        raise UserError(f'--out {args.out}: must end in .pkl')
     running.match_classes(cfg, ('test',), args.cfg_options)
     model = running.check_model(cfg)
     running.check_checkpoint(args.checkpoint, model)
@@ -55,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    running.main_guard(main)
+    main_guard(main)

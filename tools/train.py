@@ -1,7 +1,7 @@
 """Train a model from a config.
 
-    python tools/train.py configs/warn_cnn_digits.py
-    python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+python tools/train.py configs/warn_cnn_digits.py
+python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from fgplugins.cli import main_guard
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import running
 
@@ -46,7 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
+    )
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -151,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    running.main_guard(main)
+    main_guard(main)

@@ -19,7 +19,9 @@ def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     low, high = float(mask.min()), float(mask.max())
     scaled = (mask - low) / (high - low) if high > low else np.zeros_like(mask)
     tensor = torch.from_numpy(np.ascontiguousarray(scaled, np.float32))[None, None]
-    return F.interpolate(tensor, (height, width), mode='bilinear', align_corners=False)[0, 0].numpy()
+    return F.interpolate(tensor, (height, width), mode='bilinear', align_corners=False)[
+        0, 0
+    ].numpy()
 
 
 def draw_attention(
@@ -28,6 +30,7 @@ def draw_attention(
     captions: Sequence[str],
     path: str | Path,
     max_heads: int = 8,
+    first_title: str = 'predicted (true)',
 ) -> Path:
     """One row an image: the image, then each head of each level laid over it. Saved as PNG.
 
@@ -40,6 +43,7 @@ def draw_attention(
         captions: a line under each image.
         path: the PNG to write.
         max_heads: at most this many heads of a level are drawn.
+        first_title: above the column of images.
 
     Returns:
         The path.
@@ -54,7 +58,9 @@ def draw_attention(
         raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
 
     columns = [
-        (level, head) for level, masks in enumerate(maps[0]) for head in range(min(len(masks), max_heads))
+        (level, head)
+        for level, masks in enumerate(maps[0])
+        for head in range(min(len(masks), max_heads))
     ]
     tile = 1.2 if len(columns) > 8 else 1.8
     figure = Figure(figsize=(tile * (len(columns) + 1), (tile + 0.25) * len(images) + 0.3), dpi=80)
@@ -72,7 +78,7 @@ def draw_attention(
             axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
             if row == 0:
                 axis.set_title(f'level {level + 1}, head {head + 1}', fontsize=7)
-    axes[0, 0].set_title('predicted (true)', fontsize=7)
+    axes[0, 0].set_title(first_title, fontsize=7)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -37,7 +37,7 @@ class ClutterCNN(nn.Module):
 
     def __init__(
         self,
-        widths: Sequence[int] = (32, 64, 64, 128, 128),
+        widths: Sequence[int] = (16, 32, 64, 128, 128),
         num_classes: int = 10,
         in_chans: int = 1,
         global_pool: str = 'avg',

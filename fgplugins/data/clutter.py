@@ -31,7 +31,12 @@ PATCH = 8
 
 def _read_idx(folder: Path, stem: str) -> np.ndarray:
     """An MNIST idx file, plain or gzipped, as an array of its own shape."""
-    for name in (stem, f'{stem}.gz', stem.replace('-idx', '.idx'), f'{stem.replace("-idx", ".idx")}.gz'):
+    for name in (
+        stem,
+        f'{stem}.gz',
+        stem.replace('-idx', '.idx'),
+        f'{stem.replace("-idx", ".idx")}.gz',
+    ):
         path = folder / name
         if path.is_file():
             break

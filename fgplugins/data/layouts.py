@@ -170,7 +170,9 @@ def read_split(root: str, split: str) -> Split:
     if split not in ('train', 'test'):
         raise UserError(f"split={split!r}: must be 'train' or 'test'")
     if not folder.is_dir():
-        raise UserError(f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}')
+        raise UserError(
+            f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
+        )
     for reader in _READERS:
         found = reader(folder, split)
         if found is not None:

@@ -273,7 +273,7 @@ class WARN(Method):
         return terms
 
     def global_gates(self, z: Tensor) -> Tensor:
-        """gO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
+        """GO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
         c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6

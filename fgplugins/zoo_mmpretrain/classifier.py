@@ -101,9 +101,7 @@ class FineGrainedClassifier(ImageClassifier):
         super().__init__(backbone, neck, head, pretrained, train_cfg, data_preprocessor, init_cfg)
 
     @staticmethod
-    def _wire(
-        head: dict, backbone: nn.Module, neck: nn.Module | None, image_channels: int
-    ) -> dict:
+    def _wire(head: dict, backbone: nn.Module, neck: nn.Module | None, image_channels: int) -> dict:
         """The head's config with ``in_channels`` filled in or checked."""
         cls = MMPRETRAIN_MODELS.get(head['type'])
         if not (isinstance(cls, type) and issubclass(cls, MethodHead)):

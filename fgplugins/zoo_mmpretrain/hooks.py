@@ -90,8 +90,14 @@ def draw_samples(
             if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
                 image = image[..., ::-1]
             images.append(image)
-            maps.append([level[0].float().cpu().numpy() for level in model.head.attention(features)])
-            truth = int(sample['data_samples'].gt_label) if 'gt_label' in sample['data_samples'] else None
+            maps.append(
+                [level[0].float().cpu().numpy() for level in model.head.attention(features)]
+            )
+            truth = (
+                int(sample['data_samples'].gt_label)
+                if 'gt_label' in sample['data_samples']
+                else None
+            )
             titles.append((label, truth))
     model.train(training)
 
@@ -99,7 +105,8 @@ def draw_samples(
         return '?' if label is None else str(classes[label] if classes else label)
 
     captions = [
-        name(label) if truth is None else f'{name(label)} ({name(truth)})' for label, truth in titles
+        name(label) if truth is None else f'{name(label)} ({name(truth)})'
+        for label, truth in titles
     ]
     draw_attention(images, maps, captions, path)
 

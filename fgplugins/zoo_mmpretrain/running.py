@@ -6,8 +6,7 @@ import argparse
 import difflib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from torch import nn
 
 import fgplugins
+from fgplugins.cli import one_line
 from fgplugins.errors import UserError
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     'configs_folder',
     'find_config',
     'load_config',
-    'main_guard',
     'match_classes',
     'prepare_loaders',
     'read_checkpoint',
@@ -44,18 +43,15 @@ SPLITS = ('train', 'val', 'test')
 
 
 def _one_line(error: BaseException) -> str:
-    """What went wrong, without the frames; a data-loading worker's error without its wrapping."""
-    text = str(error)
-    if 'Original Traceback' in text:
-        text = text.rstrip().split('UserError: ')[-1]
+    """`one_line`, and for an unregistered type the names that are close to it."""
+    text = one_line(error)
     missing = re.match(r"['\"]?(\S+) is not in the (\S+)::(.+?) registry", text)
     if missing:
         name, _, registry = missing.groups()
         close = difflib.get_close_matches(name, _registered(registry), 3)
         hint = f'; did you mean {" or ".join(close)}?' if close else ''
         return f'type={name!r} is not a registered {registry}{hint}'
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return ' '.join(lines) if lines else type(error).__name__
+    return text
 
 
 def _registered(name: str) -> list[str]:
@@ -91,23 +87,6 @@ def user_errors(what: str) -> Iterator[None]:
         if os.environ.get('FGPLUGINS_TRACEBACK'):
             raise
         raise UserError(f'{what}: {_one_line(error)}') from error
-
-
-def main_guard(main: Callable[[], None]) -> None:
-    """Run a command line: user errors end in one line and exit code 2, Ctrl-C in exit code 130.
-
-    ``FGPLUGINS_TRACEBACK=1`` shows where an error came from.
-    """
-    try:
-        main()
-    except UserError as error:
-        if os.environ.get('FGPLUGINS_TRACEBACK'):
-            raise
-        print(f'error: {_one_line(error)}', file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
 
 
 # ------------------------------------------------------------------------------------ configurations

@@ -9,11 +9,12 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from fgplugins.methods import Method, get_method
 
-__all__ = ['ComposedModel', 'choose_levels', 'method_arguments']
+__all__ = ['ComposedModel', 'choose_levels', 'load_backbone', 'method_arguments']
 
 
 def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str) -> list[int]:
@@ -44,6 +45,26 @@ def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str)
 def method_arguments(cls: type[Method]) -> list[str]:
     """The names of a method's own hyper-parameters, in order."""
     return list(inspect.signature(cls.__init__).parameters)[3:]
+
+
+def load_backbone(backbone: nn.Module, path: str) -> None:
+    """Load a whole network's weights into a backbone without classifier.
+
+    Raises:
+        ValueError: if the file lacks a weight of the backbone, has it in another shape, or holds
+            more than a classifier besides.
+    """
+    weights = load_state_dict(path)
+    classifier = backbone.pretrained_cfg.get('classifier') or ()
+    prefixes = tuple(
+        f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier)
+    )
+    weights = {k: v for k, v in weights.items() if not k.startswith(prefixes)}
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = ' '.join(line.strip() for line in str(error).splitlines())
+        raise ValueError(f'backbone_checkpoint={path!r} does not fit: {reason[:300]}') from None
 
 
 class ComposedModel(nn.Module):
@@ -97,13 +118,14 @@ class ComposedModel(nn.Module):
         self.backbone = timm.create_model(
             backbone,
             pretrained=backbone_pretrained,
-            checkpoint_path=backbone_checkpoint,
             num_classes=0,
             in_chans=in_chans,
             device=device,
             dtype=dtype,
             **kwargs,
         )
+        if backbone_checkpoint:
+            load_backbone(self.backbone, backbone_checkpoint)
         info = list(self.backbone.feature_info)
         if levels is None:
             taps = cls.default_taps if taps is None else taps

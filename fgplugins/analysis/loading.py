@@ -1,0 +1,206 @@
+"""One way to get a model for the tools: from a config of MMPretrain's kind, or by a timm name."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fgplugins.errors import UserError
+from fgplugins.methods import Method
+
+__all__ = ['LoadedModel', 'add_model_arguments', 'load_model', 'parse_value']
+
+
+@dataclass
+class LoadedModel:
+    """A model of either zoo, with what the tools ask of it.
+
+    Attributes:
+        name: the config's or the timm model's.
+        model: in eval mode.
+        input_size: (channels, height, width).
+        features: images (N, C, H, W) -> the maps a method reads; None for a plain network.
+        method: the method on top; None for a plain network.
+        read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
+        classes: names of the classes where they are known.
+    """
+
+    name: str
+    model: nn.Module
+    input_size: tuple[int, int, int]
+    features: Callable[[Tensor], list[Tensor]] | None
+    method: Method | None
+    read_image: Callable[[str], tuple[np.ndarray, Tensor]]
+    classes: list[str] | None = None
+
+
+def parse_value(text: str) -> object:
+    """``'3'`` -> 3, ``'(1, 2)'`` -> (1, 2), ``'resnet18'`` -> 'resnet18'."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+    """How a command line names a model of either zoo."""
+    parser.add_argument('model', help='config file (or the name of a shipped one), or a timm model')
+    if checkpoint:
+        parser.add_argument('checkpoint', help='trained weights')
+    parser.add_argument(
+        '--model-kwargs',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='arguments of a timm model, as backbone=resnet18 num_classes=200',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='override settings of a config, as model.head.num_classes=200',
+    )
+
+
+def _pairs(option: str, items: list[str]) -> dict[str, object]:
+    wrong = next((item for item in items if '=' not in item), None)
+    if wrong is not None:
+        raise UserError(f'{option} {wrong!r}: must read KEY=VALUE')
+    return {key: parse_value(value) for key, value in (item.split('=', 1) for item in items)}
+
+
+def load_model(
+    name: str,
+    checkpoint: str | None = None,
+    model_kwargs: list[str] | None = None,
+    cfg_options: list[str] | None = None,
+) -> LoadedModel:
+    """Build a model by its timm name or its config, with weights if a checkpoint is given.
+
+    Raises:
+        UserError: if the name is of neither kind, an argument is wrong, or the weights do not fit.
+    """
+    import timm
+
+    if timm.is_model(name.split('.')[0]) and not Path(name).is_file():
+        if cfg_options:
+            raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
+        return _from_timm(name, checkpoint, _pairs('--model-kwargs', model_kwargs or []))
+    if model_kwargs:
+        raise UserError(f'--model-kwargs is for timm models; {name!r} is none: use --cfg-options')
+    try:
+        import fgplugins.zoo_mmpretrain  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'{name!r} is not a timm model, and configs cannot be read: {error}'
+        ) from None
+    return _from_config(name, checkpoint, _pairs('--cfg-options', cfg_options or []))
+
+
+def _from_timm(name: str, checkpoint: str | None, kwargs: dict[str, object]) -> LoadedModel:
+    import timm
+    from PIL import Image
+    from timm.models import load_checkpoint
+
+    from fgplugins.zoo_timm import ComposedModel
+
+    try:
+        model = timm.create_model(name, **kwargs).eval()
+        if checkpoint:
+            load_checkpoint(model, checkpoint)
+    except (AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f'{name}: {" ".join(lines)[:300]}') from error
+    data = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**data, is_training=False)
+    mean, std = (torch.tensor(data[key]).view(-1, 1, 1) for key in ('mean', 'std'))
+    mode = {1: 'L', 3: 'RGB'}.get(data['input_size'][0])
+
+    def read_image(path: str) -> tuple[np.ndarray, Tensor]:
+        try:
+            with Image.open(path) as image:
+                inputs = transform(image.convert(mode))
+        except (OSError, SyntaxError) as error:
+            raise UserError(f'image {path} cannot be read: {error}') from None
+        shown = ((inputs * std + mean).clamp(0, 1) * 255).byte()
+        return shown.permute(1, 2, 0).numpy(), inputs[None]
+
+    composed = isinstance(model, ComposedModel)
+    return LoadedModel(
+        name,
+        model,
+        tuple(data['input_size']),
+        model.forward_features if composed else None,
+        model.method if composed else None,
+        read_image,
+    )
+
+
+def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) -> LoadedModel:
+    from mmengine.dataset import Compose
+    from mmpretrain.registry import TRANSFORMS
+
+    from fgplugins.zoo_mmpretrain import MethodHead, running
+
+    cfg = running.load_config(
+        argparse.Namespace(config=name, cfg_options=options, work_dir=None, data_root=None)
+    )
+    classes = None
+    if checkpoint:
+        meta = running.read_checkpoint(checkpoint).get('meta') or {}
+        classes = (meta.get('dataset_meta') or {}).get('classes')
+        if classes and 'num_classes' in cfg.model.head and 'model.head.num_classes' not in options:
+            cfg.model.head.num_classes = len(classes)
+    model = running.check_model(cfg).eval()
+    if checkpoint:
+        weights = running.check_checkpoint(checkpoint, model)
+        model.load_state_dict(weights.get('state_dict', weights))
+
+    pipeline_cfg = cfg.test_dataloader.dataset.pipeline
+    pipeline = Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
+
+    def read_image(path: str) -> tuple[np.ndarray, Tensor]:
+        packed = pipeline({'img_path': str(path)})
+        batch = {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
+        inputs = model.data_preprocessor(batch, training=False)['inputs']
+        image = packed['inputs'].permute(1, 2, 0).numpy()
+        if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
+            image = image[..., ::-1]
+        return image, inputs
+
+    has_method = isinstance(model.head, MethodHead)
+
+    def features(inputs: Tensor) -> list[Tensor]:
+        return list(model.head.pre_logits(model.extract_feat(inputs)))
+
+    channels = cfg.model.backbone.get('in_channels', 3)
+    return LoadedModel(
+        Path(name).stem,
+        model,
+        (channels, *_pipeline_size(pipeline_cfg)),
+        features if has_method else None,
+        model.head.method if has_method else None,
+        read_image,
+        list(classes) if classes else None,
+    )
+
+
+def _pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
+    """Height and width that a test pipeline ends with: its last crop or resize."""
+    for step in reversed(pipeline):
+        size = step.get('crop_size') or step.get('scale')
+        if isinstance(size, int) and size > 0:
+            return size, size
+        if isinstance(size, (tuple, list)):
+            # mmcv's scale is (width, height), its crop sizes are (height, width)
+            height, width = size if 'crop_size' in step else reversed(size)
+            return int(height), int(width)
+    return 224, 224

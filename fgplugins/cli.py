@@ -1,0 +1,37 @@
+"""How every command line ends: user errors in one line, Ctrl-C quietly."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from fgplugins.errors import UserError
+
+__all__ = ['main_guard', 'one_line']
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without frames; a data-loading worker's error without its wrapping."""
+    text = str(error)
+    if 'Original Traceback' in text:
+        text = text.rstrip().split('UserError: ')[-1]
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return ' '.join(lines) if lines else type(error).__name__
+
+
+def main_guard(main: Callable[[], None]) -> None:
+    """Run a command line: user errors end in one line and exit code 2, Ctrl-C in exit code 130.
+
+    ``FGPLUGINS_TRACEBACK=1`` shows where an error came from.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get('FGPLUGINS_TRACEBACK'):
+            raise
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)

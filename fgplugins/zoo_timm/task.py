@@ -1,0 +1,147 @@
+"""Training a composed model by its method's own loss, in timm's terms."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.task import ClassificationTask, TrainingTask
+from timm.utils.model import unwrap_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fgplugins.zoo_timm.composed import ComposedModel
+
+__all__ = ['LossStep', 'MethodTask', 'classification_task', 'target_smoothing']
+
+
+class LossStep(nn.Module):
+    """The forward pass up to the loss, in one module: what DDP and torch.compile have to wrap.
+
+    Args:
+        model: the model to train.
+    """
+
+    def __init__(self, model: ComposedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The method's named loss terms of a batch."""
+        return self.model.loss(x, target)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The model's groups by depth, under this module's names."""
+
+        def prefixed(pattern: Any) -> Any:
+            if isinstance(pattern, str):
+                return re.sub(r'^\^', r'^model\\.', pattern)
+            return [(prefixed(p), *rest) for p, *rest in pattern]
+
+        return {k: prefixed(v) for k, v in self.model.group_matcher(coarse=coarse).items()}
+
+    def no_weight_decay(self) -> set[str]:
+        """The model's, under this module's names."""
+        return {f'model.{name}' for name in self.model.no_weight_decay()}
+
+
+def target_smoothing(criterion: object, criterion_kwargs: dict[str, Any] | None) -> float:
+    """How much label smoothing a criterion of timm's stands for.
+
+    A method brings its own loss; of a classification criterion only what it does to the targets
+    carries over.
+
+    Raises:
+        ValueError: if the criterion is more than cross-entropy of smoothed or soft targets.
+    """
+    kwargs = {k: v for k, v in (criterion_kwargs or {}).items() if v}
+    if kwargs.pop('loss_type', 'ce') == 'ce' and not set(kwargs) - {'smoothing', 'soft_targets'}:
+        if criterion is None:
+            return 0.0 if kwargs.get('soft_targets') else float(kwargs.get('smoothing', 0.0))
+        if isinstance(criterion, LabelSmoothingCrossEntropy):
+            return criterion.smoothing
+        if isinstance(criterion, SoftTargetCrossEntropy):
+            return 0.0
+        if isinstance(criterion, nn.CrossEntropyLoss) and criterion.weight is None:
+            return criterion.label_smoothing
+    name = type(criterion).__name__ if criterion is not None else f'{criterion_kwargs}'
+    raise ValueError(
+        f'criterion {name}: an fgplugins method brings its own loss; only cross-entropy, label '
+        'smoothing and Mixup/CutMix targets can be combined with it'
+    )
+
+
+class MethodTask(TrainingTask):
+    """Trains a `ComposedModel` by the sum of its method's loss terms.
+
+    The result holds ``loss`` and each term by its name; there is no ``output``, since the scores of
+    a training step are not part of a method's contract.
+
+    Args:
+        model: the model to train.
+        criterion: read for its label smoothing only; see `target_smoothing`.
+        criterion_kwargs: likewise, as timm passes them.
+        device: of the task.
+        dtype: of the task.
+        verbose: log what is trained.
+    """
+
+    def __init__(
+        self,
+        model: ComposedModel,
+        criterion: nn.Module | None = None,
+        criterion_kwargs: dict[str, Any] | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(device=device, dtype=dtype, verbose=verbose)
+        self.trainable_module = LossStep(model)
+        self.smoothing = target_smoothing(criterion, criterion_kwargs)
+
+    def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs: Any) -> MethodTask:
+        """Wrap the loss step in DistributedDataParallel."""
+        if device_ids and torch.device(device_ids[0]).type == 'cpu':
+            device_ids = None
+        self.trainable_module = nn.parallel.DistributedDataParallel(
+            self.trainable_module, device_ids=device_ids, **ddp_kwargs
+        )
+        return self
+
+    def compile(
+        self, backend: str = 'inductor', mode: str | None = None, **compile_kwargs: Any
+    ) -> nn.Module:
+        """Compile the loss step for training and the bare model for testing."""
+        model = self.get_eval_model()
+        self.trainable_module = torch.compile(
+            self.trainable_module, backend=backend, mode=mode, **compile_kwargs
+        )
+        self.eval_model = torch.compile(model, backend=backend, mode=mode, **compile_kwargs)
+        return self.eval_model
+
+    def get_eval_model(
+        self, module: nn.Module | None = None, ema: bool = False
+    ) -> nn.Module | None:
+        """The bare model, whose state dict has no wrapper's name in it."""
+        compiled = getattr(self, 'eval_model_ema' if ema else 'eval_model', None)
+        if module is None and compiled is not None:
+            return compiled
+        module = self.get_trainable_module(ema=ema) if module is None else module
+        return None if module is None else unwrap_model(module).model
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """``loss`` and its terms for images (N, C, H, W) and labels (N,) or (N, Y)."""
+        if self.smoothing and target.ndim == 1:
+            classes = self.get_eval_model().num_classes
+            target = F.one_hot(target, classes).to(input.dtype)
+            target = target * (1 - self.smoothing) + self.smoothing / classes
+        terms = self.trainable_module(input, target)
+        return {'loss': torch.stack(list(terms.values())).sum(), **terms}
+
+
+def classification_task(model: nn.Module, *args: Any, **kwargs: Any) -> TrainingTask:
+    """Timm's ``ClassificationTask``, or a `MethodTask` if the model is a composed one."""
+    task = MethodTask if isinstance(model, ComposedModel) else ClassificationTask
+    return task(model, *args, **kwargs)

@@ -1,0 +1,204 @@
+"""What holds for every method, known here or registered by anybody."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import fgplugins
+from fgplugins.methods import METHODS, Method, get_method, list_methods, register_method
+
+CHANNELS = (8, 12, 16)
+SIZES = ((12, 10), (6, 5), (3, 2))  # H != W
+CLASSES = 5
+
+
+def build(name: str) -> tuple[Method, int]:
+    cls = get_method(name)
+    return cls(CHANNELS[-cls.default_taps :], CLASSES), cls.default_taps
+
+
+def maps(taps: int, N: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    levels = zip(CHANNELS[-taps:], SIZES[-taps:], strict=True)
+    return [torch.randn(N, C, H, W, dtype=dtype).relu() for C, (H, W) in levels]
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('N', [1, 2, 3])
+@pytest.mark.parametrize('name', list_methods())
+class TestEveryMethod:
+    def test_scores_masks_and_loss(self, name: str, N: int, training: bool) -> None:
+        method, taps = build(name)
+        method.train(training)
+        features = maps(taps, N)
+        scores = method(features)
+        assert scores.shape == (N, CLASSES) and scores.isfinite().all()
+
+        masks = method.attention(features)
+        assert len(masks) == taps
+        for mask, (H, W) in zip(masks, SIZES[-taps:], strict=True):
+            assert mask.ndim == 4 and (mask.shape[0], *mask.shape[2:]) == (N, H, W)
+            assert mask.isfinite().all() and (mask >= 0).all()
+
+        terms = method.loss(features, torch.arange(N) % CLASSES)
+        assert terms and all(v.ndim == 0 and v.isfinite() for v in terms.values())
+
+    def test_every_parameter_gets_a_gradient(self, name: str, N: int, training: bool) -> None:
+        method, taps = build(name)
+        method.train(training)
+        features = [f.requires_grad_() for f in maps(taps, N)]
+        sum(method.loss(features, torch.arange(N) % CLASSES).values()).backward()
+        assert [k for k, p in method.named_parameters() if p.grad is None] == []
+        assert all(f.grad is not None for f in features)
+
+    def test_nothing_is_remembered(self, name: str, N: int, training: bool) -> None:
+        """Testing twice gives the same scores; a loss leaves nothing but buffers behind."""
+        method, taps = build(name)
+        method.train(training)
+        features, before = maps(taps, N), set(vars(method))
+        method.loss(features, torch.arange(N) % CLASSES)
+        method.attention(features)
+        assert set(vars(method)) == before
+        method.eval()
+        assert torch.equal(method(features), method(features))
+
+
+@pytest.mark.parametrize('name', list_methods())
+class TestEveryMethodOnce:
+    def test_state_dict_round_trip(self, name: str) -> None:
+        one, taps = build(name)
+        other, _ = build(name)
+        features = maps(taps, 2)
+        assert not torch.equal(one.eval()(features), other.eval()(features))
+        other.load_state_dict(one.state_dict())
+        assert torch.equal(one(features), other(features))
+
+    def test_bfloat16_is_finite(self, name: str) -> None:
+        method, taps = build(name)
+        features, target = maps(taps, 3), torch.tensor([0, 1, 4])
+        with torch.autocast('cpu', torch.bfloat16):
+            terms = method.loss(features, target)
+            scores = method(features)
+        sum(terms.values()).backward()
+        assert scores.isfinite().all() and all(v.isfinite() for v in terms.values())
+        assert all(p.grad.isfinite().all() for p in method.parameters())
+        half = method.bfloat16().eval()
+        assert half([f.bfloat16() for f in features]).isfinite().all()
+
+    def test_soft_targets_equal_hard_ones(self, name: str) -> None:
+        method, taps = build(name)
+        method.eval()
+        features, target = maps(taps, 3), torch.tensor([0, 1, 4])
+        hard = method.loss(features, target)
+        soft = method.loss(features, torch.eye(CLASSES)[target])
+        for key in hard:
+            torch.testing.assert_close(hard[key], soft[key])
+
+    def test_the_papers_order_is_the_same_function(self, name: str) -> None:
+        method, taps = build(name)
+        method.double().eval()
+        features = maps(taps, 2, torch.float64)
+        torch.testing.assert_close(
+            method(features), method.forward_paper(features), atol=1e-10, rtol=0
+        )
+
+    def test_wrong_maps_are_named(self, name: str) -> None:
+        method, taps = build(name)
+        features = maps(taps, 2)
+        features[-1] = features[-1][:, :-1]
+        with pytest.raises(ValueError, match=r'in_channels=.*the backbone gives'):
+            method(features)
+        with pytest.raises(ValueError, match=r'shape \(N, C, H, W\)'):
+            method([f.flatten(2) for f in features])
+
+    def test_wrong_sizes_are_named(self, name: str) -> None:
+        cls = get_method(name)
+        with pytest.raises(ValueError, match='num_classes=0'):
+            cls(CHANNELS[-cls.default_taps :], 0)
+        with pytest.raises(ValueError, match='in_channels='):
+            cls([], 3)
+
+
+def test_unknown_method_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'wran' is not registered; there are: .*warn"):
+        get_method('wran')
+
+
+class Copy(get_method('gap')):
+    """A valid method, for registering."""
+
+
+def test_a_taken_name_names_both_owners() -> None:
+    with pytest.raises(
+        ValueError, match=r"'gap' of .*test_contract is .* fgplugins.methods.gap.GAP"
+    ):
+        register_method('gap')(Copy)
+
+
+@pytest.mark.parametrize('name', ['Mine', 'my-method', '2fast'])
+def test_a_name_must_be_usable_in_timm(name: str) -> None:
+    with pytest.raises(ValueError, match='lower-case Python identifier'):
+        register_method(name)(Copy)
+
+
+def test_missing_contract_members_are_reported_when_registering() -> None:
+    class Half(Method):
+        def forward(self, features: list[Tensor]) -> Tensor:
+            return features[0]
+
+    with pytest.raises(TypeError, match=r'Half does not define attention, loss'):
+        register_method('half')(Half)
+    with pytest.raises(TypeError, match='not a subclass of fgplugins.Method'):
+        register_method('half')(torch.nn.Linear)
+
+    class Odd(Copy):
+        def __init__(self, num_classes: int, in_channels: list[int]) -> None:
+            super().__init__(in_channels, num_classes)
+
+    with pytest.raises(TypeError, match=r'must take \(in_channels, num_classes'):
+        register_method('odd')(Odd)
+    assert 'half' not in METHODS and 'odd' not in METHODS
+
+
+def test_the_maths_imports_torch_and_nothing_else() -> None:
+    """DESIGN: methods -> torch; base alone takes fvcore's Registry."""
+    folder = Path(fgplugins.__file__).parent / 'methods'
+    allowed = {
+        'torch', 'fgplugins', '__future__', 'collections', 'math', 'inspect', 'importlib', 'typing'
+    }  # fmt: skip
+    for file in folder.glob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                top = name.split('.')[0]
+                if top == 'fgplugins':
+                    assert name.startswith('fgplugins.methods'), f'{file.name} imports {name}'
+                elif not (file.name == 'base.py' and name == 'fvcore.common.registry'):
+                    assert top in allowed, f'{file.name} imports {name}'
+
+
+def test_the_zoos_do_not_import_each_other() -> None:
+    package = Path(fgplugins.__file__).parent
+    for room, others in {
+        'zoo_timm': ('mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_mmpretrain'),
+        'backbones': ('mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_'),
+        'data': ('timm', 'mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_'),
+        'zoo_mmpretrain': ('timm', 'fgplugins.zoo_timm'),
+    }.items():
+        for file in (package / room).rglob('*.py'):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module]
+                for name in names:
+                    assert not name.startswith(others), f'{file} imports {name}'

@@ -1,0 +1,72 @@
+"""Draw where a trained model looks: every attention map laid over each image, as a PNG.
+
+python tools/show_attention.py configs/warn_r50_cub.py work_dirs/warn_r50_cub/epoch_100.pth a.jpg b.jpg
+python tools/show_attention.py warn last.pth.tar birds/ --model-kwargs backbone=resnet18 num_classes=5
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from fgplugins.analysis.attention_maps import draw_attention
+from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.cli import main_guard
+from fgplugins.data.layouts import IMAGES
+from fgplugins.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_arguments(parser, checkpoint=True)
+    parser.add_argument('images', nargs='+', help='image files, or folders of them')
+    parser.add_argument('--out', default='attention_maps.png', help='the PNG (attention_maps.png)')
+    parser.add_argument('--max-images', type=int, default=16, help='draw at most this many (16)')
+    parser.add_argument('--max-heads', type=int, default=8, help='heads drawn of each level (8)')
+    return parser.parse_args()
+
+
+def find_images(names: list[str], limit: int) -> list[str]:
+    """The image files among names and folders."""
+    found = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found += sorted(str(f) for f in path.rglob('*') if f.suffix.lower() in IMAGES)
+        elif path.is_file():
+            found.append(name)
+        else:
+            raise UserError(f'image {name!r} is not there')
+    if not found:
+        raise UserError(f'no images in {", ".join(names)} ({", ".join(IMAGES)})')
+    return found[:limit]
+
+
+def main() -> None:
+    args = parse_args()
+    if not args.out.lower().endswith('.png'):
+        raise UserError(f'--out {args.out}: must end in .png')
+    paths = find_images(args.images, args.max_images)
+    loaded = load_model(args.model, args.checkpoint, args.model_kwargs, args.cfg_options)
+    if loaded.method is None:
+        raise UserError(f'{args.model} is a plain network; it has no attention to show')
+    images, maps, captions = [], [], []
+    with torch.no_grad():
+        for path in paths:
+            image, inputs = loaded.read_image(path)
+            features = loaded.features(inputs)
+            label = int(loaded.method(features).argmax(dim=1))
+            maps.append([level[0].numpy() for level in loaded.method.attention(features)])
+            images.append(image)
+            name = loaded.classes[label] if loaded.classes else f'class {label}'
+            captions.append(f'{Path(path).name}: {name}')
+    out = draw_attention(images, maps, captions, args.out, args.max_heads, first_title='predicted')
+    print(f'{len(images)} images: {out}')
+
+
+if __name__ == '__main__':
+    main_guard(main)
