@@ -1,4 +1,4 @@
-"""Packaging. Configs and tools travel inside the wheel, as ``fgplugins/.mim``, like MMPretrain's."""
+"""Packaging. Configs and tools travel inside the wheel, in ``fgplugins/.mim``."""
 
 import shutil
 from pathlib import Path

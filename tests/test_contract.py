@@ -124,7 +124,7 @@ class TestEveryMethodOnce:
 
 
 def test_unknown_method_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'wran' is not registered; there are: .*warn"):
+    with pytest.raises(ValueError, match=r"'wran' is not registered; there are: .*warn"):
         get_method('wran')
 
 
@@ -152,7 +152,7 @@ def test_missing_contract_members_are_reported_when_registering() -> None:
 
     with pytest.raises(TypeError, match=r'Half does not define attention, loss'):
         register_method('half')(Half)
-    with pytest.raises(TypeError, match='not a subclass of fgplugins.Method'):
+    with pytest.raises(TypeError, match=r'not a subclass of fgplugins\.Method'):
         register_method('half')(torch.nn.Linear)
 
     class Odd(Copy):

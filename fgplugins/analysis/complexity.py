@@ -2,8 +2,8 @@
 
 What papers call FLOPs are multiply-adds (MACs) of convolutions, linear layers and matrix products;
 fvcore counts one per multiply-add there. Normalisations, resizing and pooling are counted by fvcore
-in elementary operations; they are reported apart. Operators that fvcore has no count for (additions,
-softmax) are listed; fvcore takes activations, products by a scalar and reshaping as free.
+in elementary operations; they are reported apart. Operators that fvcore has no count for, as
+additions and softmax, are listed; it takes activations, products by a scalar and reshaping as free.
 """
 
 from __future__ import annotations

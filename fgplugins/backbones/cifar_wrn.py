@@ -151,7 +151,7 @@ class CifarWideResNet(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The final map and the chosen ones of the three (timm's interface).
 
-        ``norm`` changes nothing: every intermediate is normalised already, by the layer that reads it.
+        ``norm`` changes nothing: every intermediate is normalised by the layer that reads it.
         """
         if output_fmt != 'NCHW':
             raise ValueError(f'CifarWideResNet gives NCHW maps, not output_fmt={output_fmt!r}')

@@ -150,6 +150,6 @@ def cluttered_digits(
     seed: int = 0,
     data_root: str = '',
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`clutter` on `source_digits`; train and test of one seed differ in their digits and places."""
+    """`clutter` on `source_digits`; train and test of a seed differ in digits and places."""
     digits, labels = source_digits(split, data_root)
     return clutter(digits, labels, num_images, distractors, canvas, 2 * seed + (split == 'test'))

@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -130,7 +131,7 @@ def _cifar(root: Path, split: str) -> Split | None:
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR's pickles, and nothing that could run code."""
 
-    ALLOWED = {
+    ALLOWED: ClassVar[set[tuple[str, str]]] = {
         ('numpy.core.multiarray', '_reconstruct'),
         ('numpy._core.multiarray', '_reconstruct'),
         ('numpy', 'ndarray'),

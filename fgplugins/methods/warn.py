@@ -1,8 +1,8 @@
 """WARN: attend to lower-level maps, rectify the network's prediction with what is found there.
 
 Rodriguez, Gonfaus, Cucurull, Roca and Gonzalez, *Attend and Rectify: a gated attention mechanism
-for fine-grained recovery*, ECCV 2018, https://arxiv.org/abs/1807.07320. Each of the last AD levels l
-gets an attention module of AW heads k; its features are Z = Z^l, * is a convolution.
+for fine-grained recovery*, ECCV 2018, https://arxiv.org/abs/1807.07320. Each of the last AD levels
+l gets an attention module of AW heads k; its features are Z = Z^l, * is a convolution.
 
     H     = spatial_softmax(W_H * Z)                         (1)  attention masks
     O_k   = W_O_k * Z                                        (2)  class scores at every position
@@ -37,8 +37,8 @@ Deviations (official code: https://github.com/prlz77/attend-and-rectify, modules
     region"). The official code first averages the masks over 2x2 cells, which shrinks the term to
     3e-6 even for masks that coincide on one position.
   * ``base_grad`` scales the gradient that modules and gates send into the base network: 0 is the
-    ablation of section 4.3; output_net always gets the whole gradient. The same section's "gradients
-    are multiplied by 0.1 in the base model" is, in 4.4, a ten times smaller learning rate there.
+    ablation of section 4.3; output_net always gets the whole gradient. The same section's
+    "gradients are multiplied by 0.1 in the base model" is, in 4.4, a tenth of the learning rate.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
     Returns:
         (N, K, C * size * size), ordered as the weights of a convolution are.
     """
-    N, K, height, width = H.shape
+    _, _, height, width = H.shape
     reach = size // 2
     padded = F.pad(H, (reach, reach, reach, reach))
     # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move
@@ -86,7 +86,7 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
 
 
 def mask_diversity(H: Tensor) -> Tensor:
-    """How much the K masks of a level overlap: mean over N and K x K of the squared Gram off-diagonal.
+    """How much the K masks of a level overlap: the mean squared off-diagonal of their Gram matrix.
 
     Args:
         H: masks (N, K, H, W); each is brought to sum to one, as softmax masks already do.
@@ -150,7 +150,7 @@ class AttentionModule(nn.Module):
         return H / (H.shape[2] * H.shape[3])  # not in the paper: an average for a sum, see above
 
     def forward(self, Z: Tensor, H: Tensor) -> Tensor:
-        """The level's hypothesis o (N, Y) from its map Z (N, C, H, W) and its masks H (N, K, H, W)."""
+        """The level's hypothesis o (N, Y), of its map Z (N, C, H, W) and masks H (N, K, H, W)."""
         K, Y = self.heads, self.num_classes
         P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, C d)
         o = torch.einsum('nkp,kyp->nky', P, self.W_O.weight.view(K, Y, -1))  # Eqs. 2, 3

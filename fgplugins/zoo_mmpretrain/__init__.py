@@ -5,9 +5,13 @@ The only room that knows MMPretrain. Configs bring it in by
     custom_imports = dict(imports=['fgplugins.zoo_mmpretrain'])
 """
 
+import warnings
+
 from fgplugins.zoo_mmpretrain.distributions import check_distributions
 
 check_distributions()
+# about a compiled operator that no method needs; mmcv says it at every start
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402

@@ -1,4 +1,4 @@
-"""What the MMPretrain command lines share: configs made ready and checked before anything is written."""
+"""What the command lines over configs share: all is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def user_errors(what: str) -> Iterator[None]:
         raise UserError(f'{what}: {_one_line(error)}') from error
 
 
-# ------------------------------------------------------------------------------------ configurations
+# ----------------------------------------------------------------------------------- configurations
 
 
 def configs_folder() -> Path:
@@ -240,7 +240,7 @@ def prepare_loaders(cfg: Config) -> None:
             loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
 
 
-# ---------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
 def _history_method(owner: object, name: str) -> object:
@@ -269,7 +269,7 @@ def _harmless() -> list[object]:
 
 @contextmanager
 def harmless_checkpoints() -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints, and nothing that runs code."""
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints, and no code."""
     with torch.serialization.safe_globals(_harmless()):
         yield
 

@@ -54,7 +54,7 @@ def _create(
     cache_dir: Any = None,
     **kwargs: Any,
 ) -> ComposedModel:
-    """Build a composed model; ``pretrained`` loads its own weights if it has any, else the backbone's."""
+    """Build a composed model; ``pretrained`` loads its own weights, or else the backbone's."""
     if not timm.is_model(backbone):
         raise ValueError(
             f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'

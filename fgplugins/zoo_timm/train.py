@@ -1,6 +1,6 @@
-"""Run timm's own training script with the models and losses of this package.
+r"""Run timm's own training script with the models and losses of this package.
 
-    python -m fgplugins.zoo_timm.train path/to/timm/train.py --data-dir birds --model warn \\
+    python -m fgplugins.zoo_timm.train path/to/timm/train.py --data-dir birds --model warn \
         --model-kwargs backbone=resnet18 --num-classes 100 ...
 
 Every argument after the script is timm's. The script is not part of timm's wheel; take it from
@@ -35,8 +35,8 @@ def main() -> None:
         raise UserError(f"{arguments[0]!r} is not a file: give the path of timm's train.py first")
     if 'ClassificationTask(' not in script.read_text(encoding='utf-8', errors='replace'):
         raise UserError(
-            f"{script} does not train through timm.task.ClassificationTask: take timm's train.py of "
-            f'version {timm.__version__}'
+            f'{script} does not train through timm.task.ClassificationTask: take the train.py of '
+            f'timm {timm.__version__}'
         )
     timm.task.ClassificationTask = classification_task
     sys.argv = arguments

@@ -1,6 +1,6 @@
 # WARN, section 4.2: SGD, learning rate 0.1 divided by 10 after epoch 60 of 200, on 200,000 images.
-# Here 7 epochs on a tenth of the images, minutes on two cores, the rate divided after 5. Momentum and weight
-# decay are the official code's for CIFAR; the paper gives none.
+# Here 7 epochs on a tenth of the images, minutes on two cores, the rate divided after 5. Momentum
+# and weight decay are the official code's for CIFAR; the paper gives none.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),

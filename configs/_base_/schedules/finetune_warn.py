@@ -1,6 +1,6 @@
 # WARN, section 4.4: 100 epochs, batch 64, rate 1e-3, ten times that for the new layers, divided by
 # 10 every 30 epochs (the paper says iterations). It also stops "if a plateau is reached", on the
-# data it reports; here every epoch is run. Momentum and weight decay: the official code's for CIFAR.
+# data it reports; here every epoch is run. Momentum and weight decay: official code, for CIFAR.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4),

@@ -1,0 +1,193 @@
+"""Cluttered digits against the recipe, and the folder layouts."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgplugins.data.clutter import TEST_DIGITS, clutter, cluttered_digits, source_digits
+from fgplugins.data.layouts import read_split
+from fgplugins.errors import UserError
+
+
+def naive_clutter(
+    digits: np.ndarray, labels: np.ndarray, count: int, distractors: int, canvas: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The recipe one image and one pixel at a time, drawing the same random numbers."""
+    n, side, _ = digits.shape
+    rng = np.random.default_rng(seed)
+    images = np.zeros((count, canvas, canvas))
+
+    def draw(high: int) -> np.ndarray:
+        return rng.integers(0, high, (count, 1, 1))[:, 0, 0]
+
+    for _ in range(distractors):
+        which, s_y, s_x = draw(n), draw(side - 7), draw(side - 7)
+        t_y, t_x = draw(canvas - 7), draw(canvas - 7)
+        for m in range(count):
+            for y in range(8):
+                for x in range(8):
+                    images[m, t_y[m] + y, t_x[m] + x] += digits[which[m], s_y[m] + y, s_x[m] + x]
+    images[images > 1] = 1
+    rounds = -(-count // n)
+    chosen = np.concatenate([rng.permutation(n) for _ in range(rounds)])[:count]
+    t_y, t_x = draw(canvas - side + 1), draw(canvas - side + 1)
+    for m in range(count):
+        for y in range(side):
+            for x in range(side):
+                value = images[m, t_y[m] + y, t_x[m] + x] + digits[chosen[m], y, x]
+                images[m, t_y[m] + y, t_x[m] + x] = min(max(value, 0), 1)
+    return np.rint(images * 255).astype(np.uint8), labels[chosen]
+
+
+@pytest.mark.parametrize('distractors', [0, 1, 8])
+def test_clutter_follows_the_recipe(distractors: int) -> None:
+    digits, labels = source_digits('train')
+    digits, labels = digits[:3].astype(np.float64), labels[:3]
+    ours = clutter(digits, labels, 7, distractors, 33, seed=5)
+    theirs = naive_clutter(digits, labels, 7, distractors, 33, seed=5)
+    assert np.array_equal(ours[1], theirs[1])
+    assert np.abs(ours[0].astype(int) - theirs[0]).max() <= 1  # float32 rounding
+
+
+def test_train_and_test_digits_are_disjoint() -> None:
+    train, test = source_digits('train')[0], source_digits('test')[0]
+    assert len(test) == TEST_DIGITS and len(train) + len(test) == 1797
+    seen = {image.tobytes() for image in train}
+    assert not any(image.tobytes() in seen for image in test)
+
+
+def test_same_seed_same_images() -> None:
+    one = cluttered_digits('train', 50, seed=1)
+    again = cluttered_digits.__wrapped__('train', 50, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not np.array_equal(one[0], cluttered_digits('train', 50, seed=2)[0])
+    assert one[0].shape == (50, 40, 40) and one[0].dtype == np.uint8
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim])
+    return header + b''.join(size.to_bytes(4, 'big') for size in array.shape) + array.tobytes()
+
+
+def test_mnist_files_are_taken_where_given(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for stem in ('train', 't10k'):
+        images = rng.integers(0, 256, (5, 28, 28), np.uint8)
+        (tmp_path / f'{stem}-images-idx3-ubyte').write_bytes(idx(images))
+        (tmp_path / f'{stem}-labels-idx1-ubyte').write_bytes(idx(np.arange(5, dtype=np.uint8)))
+    found, labels = source_digits('test', str(tmp_path))
+    assert np.allclose(found * 255, images) and labels.tolist() == [0, 1, 2, 3, 4]
+
+    (tmp_path / 'train-images-idx3-ubyte').write_bytes(b'\0\0\x08\x03 cut')
+    with pytest.raises(UserError, match='cut short'):
+        source_digits('train', str(tmp_path))
+    with pytest.raises(UserError, match='is not a folder'):
+        source_digits('train', str(tmp_path / 'none'))
+
+
+def write_image(path: Path, size: tuple[int, int] = (8, 8), colour: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size, (colour, 20, 30)).save(path)
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    for split in ('train', 'val'):
+        for name in ('wren', 'finch'):
+            write_image(tmp_path / split / name / 'a.jpg')
+            write_image(tmp_path / split / name / 'b.PNG')
+    train, test = read_split(str(tmp_path), 'train'), read_split(str(tmp_path), 'test')
+    assert train.classes == test.classes == ['finch', 'wren']
+    assert train.labels == [0, 0, 1, 1]
+    assert test.images[0] == str(tmp_path / 'val' / 'finch' / 'a.jpg')
+
+    write_image(tmp_path / 'val' / 'robin' / 'a.jpg')
+    with pytest.raises(UserError, match=r"class 'robin' in .*val is not in .*train"):
+        read_split(str(tmp_path), 'test')
+    (tmp_path / 'train' / 'robin').mkdir()
+    with pytest.raises(UserError, match='robin has no images'):
+        read_split(str(tmp_path), 'train')
+
+
+@pytest.mark.parametrize('subset', [False, True])
+def test_cub_as_published_and_its_subset(tmp_path: Path, subset: bool) -> None:
+    """The subset separates by commas, counts from zero, and its flag 1 is the test split."""
+    first, sep, train_flag = (0, ', ', 0) if subset else (1, ' ', 1)
+    rows = {'images': [], 'image_class_labels': [], 'train_test_split': []}
+    for i in range(4):
+        name = f'{"ab"[i // 2]}/{i}.jpg'
+        write_image(tmp_path / 'images' / name)
+        rows['images'].append(f'{i + first}{sep}{name}')
+        rows['image_class_labels'].append(f'{i + first}{sep}{i // 2 + first}')
+        rows['train_test_split'].append(
+            f'{i + first}{sep}{train_flag if i % 2 else 1 - train_flag}'
+        )
+    for name, lines in rows.items():
+        (tmp_path / f'{name}.txt').write_text('\n'.join(lines) + '\n')
+    (tmp_path / 'classes.txt').write_text(f'{first}{sep}a bird\n{first + 1}{sep}b bird\n')
+    train, test = read_split(str(tmp_path), 'train'), read_split(str(tmp_path), 'test')
+    assert [Path(f).name for f in train.images] == ['1.jpg', '3.jpg'] and train.labels == [0, 1]
+    assert [Path(f).name for f in test.images] == ['0.jpg', '2.jpg']
+    assert train.classes == ['a bird', 'b bird']
+    (tmp_path / 'images' / 'a' / '1.jpg').unlink()
+    with pytest.raises(UserError, match=r'1\.jpg, which is not there'):
+        read_split(str(tmp_path), 'train')
+
+
+@pytest.mark.parametrize('hundred', [False, True])
+def test_cifar_as_published(tmp_path: Path, hundred: bool) -> None:
+    rng = np.random.default_rng(0)
+    key, names, meta = (
+        ('fine_labels', 'fine_label_names', 'meta')
+        if hundred
+        else ('labels', 'label_names', 'batches.meta')
+    )
+    files = (
+        ['train', 'test'] if hundred else [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
+    )
+    for name in files:
+        data = rng.integers(0, 256, (2, 3072)).astype(np.uint8)
+        (tmp_path / name).write_bytes(pickle.dumps({'data': data, key: [0, 1]}))
+    (tmp_path / meta).write_bytes(pickle.dumps({names: ['cat', 'dog']}))
+    train, test = read_split(str(tmp_path), 'train'), read_split(str(tmp_path), 'test')
+    assert train.images.shape == ((2 if hundred else 10), 32, 32, 3) and train.classes == [
+        'cat',
+        'dog',
+    ]
+    assert np.array_equal(test.images[1, 3, 5], data[1].reshape(3, 32, 32)[:, 3, 5])
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return print, ('run',)
+
+    (tmp_path / files[-1]).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r'asks for builtins\.print'):
+        read_split(str(tmp_path), 'test')
+
+
+def test_wrong_and_empty_roots(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"'nowhere' is not a folder: pass --data-root; it may hold"
+    ):
+        read_split('nowhere', 'train')
+    with pytest.raises(UserError, match=r'holds nothing; it should hold train/<class>'):
+        read_split(str(tmp_path), 'train')
+    (tmp_path / 'notes.txt').write_text('x')
+    with pytest.raises(UserError, match=r'holds notes\.txt; it should hold'):
+        read_split(str(tmp_path), 'train')
+
+
+@pytest.mark.parametrize(
+    ('name', 'train', 'test', 'classes'),
+    [('cub100', 2999, 2903, 100), ('cifar10_jpeg', 50000, 10000, 10)],
+)
+def test_real_folders(data_folder: Path, name: str, train: int, test: int, classes: int) -> None:
+    if not (data_folder / name).is_dir():
+        pytest.skip(f'{name} is not unpacked in {data_folder}')
+    found = read_split(str(data_folder / name), 'train')
+    assert (len(found.images), len(found.classes)) == (train, classes)
+    assert len(read_split(str(data_folder / name), 'test').images) == test

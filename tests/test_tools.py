@@ -1,0 +1,326 @@
+"""The command lines as a user runs them: training, resuming, testing, and every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    'train_dataloader.dataset.num_images=256',
+    'val_dataloader.dataset.num_images=100',
+    'test_dataloader.dataset.num_images=100',
+    'train_dataloader.batch_size=64',
+    'train_cfg.max_epochs=2',
+]
+
+
+def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A command in a user's folder; with one thread, as other commands may run beside it."""
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return run(sys.executable, str(ROOT / 'tools' / f'{name}.py'), *arguments, cwd=cwd)
+
+
+def config(name: str) -> str:
+    return str(ROOT / 'configs' / f'{name}.py')
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    from fgplugins.zoo_mmpretrain.running import read_checkpoint
+
+    return read_checkpoint(str(path))['state_dict']
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two epochs of WARN on few digits, and what was printed."""
+    cwd = tmp_path_factory.mktemp('trained')
+    done = tool('train', config('warn_cnn_digits'), '--cfg-options', *SMALL, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd, done.stdout
+
+
+class TestTraining:
+    def test_ends_with_accuracy_and_files(self, trained: tuple[Path, str]) -> None:
+        cwd, out = trained
+        assert re.search(r'Epoch\(train\).*eta.*loss', out)
+        end = out[out.rindex('top-1 on the test data after the last epoch (2)') :]
+        for name in ('checkpoint', 'log', 'attention maps'):
+            path = re.search(rf'^{name}: (.+)$', end, re.MULTILINE).group(1)
+            assert Path(path).is_file(), name
+        image = np.asarray(Image.open(cwd / 'work_dirs/warn_cnn_digits/attention_maps.png'))
+        assert min(image.shape[:2]) > 300 and image.std() > 20
+
+    def test_testing_gives_the_same_accuracy(self, trained: tuple[Path, str]) -> None:
+        cwd, out = trained
+        printed = float(re.search(r'last epoch \(2\): ([\d.]+) %', out).group(1))
+        done = tool(
+            'test', config('warn_cnn_digits'), 'work_dirs/warn_cnn_digits/epoch_2.pth',
+            '--work-dir', 'tested', '--out', 'predictions.pkl', '--cfg-options', *SMALL, cwd=cwd,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert float(re.search(r'accuracy/top1: ([\d.]+)$', done.stdout, re.M).group(1)) == printed
+        assert (cwd / 'predictions.pkl').is_file()
+
+    def test_resuming_is_the_uninterrupted_run(self, trained: tuple[Path, str]) -> None:
+        cwd, _ = trained
+        common = (config('warn_cnn_digits'), '--work-dir', 'resumed', '--cfg-options', *SMALL)
+        first = tool('train', *common, 'train_cfg.max_epochs=1', cwd=cwd)
+        assert first.returncode == 0, first.stderr
+        second = tool('train', *common[:3], '--resume', *common[3:], cwd=cwd)
+        assert second.returncode == 0 and 'resumed epoch: 1' in second.stdout, second.stderr
+        whole = weights(cwd / 'work_dirs/warn_cnn_digits/epoch_2.pth')
+        parts = weights(cwd / 'resumed/epoch_2.pth')
+        assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+    def test_mixed_precision(self, trained: tuple[Path, str]) -> None:
+        done = tool(
+            'train', config('gap_cnn_digits'), '--amp', '--seed', '3', '--cfg-options', *SMALL,
+            cwd=trained[0],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert 'AutocastOptimWrapper' in done.stdout and 'nan' not in done.stdout
+
+    def test_two_processes(self, trained: tuple[Path, str]) -> None:
+        """dist_train.sh on CPUs; both ranks' halves make the batch."""
+        done = run(
+            str(ROOT / 'tools/dist_train.sh'), config('warn_cnn_digits'), '2', '--work-dir', 'two',
+            '--cfg-options', *SMALL, cwd=trained[0], PORT='29511',
+            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert '[2/2]' in done.stdout  # 256 images in batches of 64 on two processes
+        assert done.stdout.count('top-1 on the test data') == 1
+        assert (trained[0] / 'two/epoch_2.pth').is_file()
+
+    def test_attention_of_own_images(self, trained: tuple[Path, str]) -> None:
+        cwd, _ = trained
+        for i in range(3):
+            Image.fromarray(np.full((30, 50), 40 * i, np.uint8)).save(cwd / f'{i}.png')
+        checkpoint = 'work_dirs/warn_cnn_digits/epoch_2.pth'
+        done = tool(
+            'show_attention', config('warn_cnn_digits'), checkpoint, '0.png', '1.png', '2.png',
+            '--out', 'own.png', cwd=cwd,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (cwd / 'own.png').is_file()
+
+
+class TestOwnFolder:
+    """A folder of look-alike images, one folder a class, and nothing but --data-root."""
+
+    FEW = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.backbone.depth=18')
+
+    @pytest.fixture(scope='class')
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        root = tmp_path_factory.mktemp('birds')
+        rng = np.random.default_rng(0)
+        for split, count in (('train', 4), ('val', 2)):
+            for name in ('finch', 'robin', 'wren'):
+                (root / split / name).mkdir(parents=True)
+                for i in range(count):
+                    pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
+                    Image.fromarray(pixels).save(root / split / name / f'{i}.jpg', quality=90)
+        return root
+
+    def test_classes_are_counted(self, folder: Path, tmp_path: Path) -> None:
+        done = tool(
+            'train', 'warn_r50_cub', '--data-root', str(folder), '--cfg-options', *self.FEW,
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert 'num_classes: 3, counted in the data (the config says 200)' in done.stdout
+        assert 'starts from random weights; --pretrained loads' in done.stdout
+        state = weights(tmp_path / 'work_dirs/warn_r50_cub/epoch_1.pth')
+        assert state['head.method.classifier.weight'].shape == (3, 512)
+
+        done = tool(
+            'test', 'warn_r50_cub', 'work_dirs/warn_r50_cub/epoch_1.pth', '--cfg-options',
+            'model.backbone.depth=18', 'test_dataloader.dataset.type=ClutteredDigits', cwd=tmp_path,
+        )  # fmt: skip
+        assert_one_error(done, '3 classes, the model has 10')
+
+        # weights of another run start this one's backbone
+        done = tool(
+            'train', 'gap_r50_cub', '--data-root', str(folder), '--pretrained', 'none.pth',
+            '--work-dir', 'no', '--cfg-options', *self.FEW, cwd=tmp_path,
+        )  # fmt: skip
+        assert_one_error(done, "--pretrained 'none.pth' is not a file")
+        assert not (tmp_path / 'no').exists()
+
+    def test_a_truncated_image_is_named(self, folder: Path, tmp_path: Path) -> None:
+        broken = folder / 'train' / 'wren' / '0.jpg'
+        whole = broken.read_bytes()
+        broken.write_bytes(whole[: len(whole) // 2])
+        try:
+            done = tool(
+                'train', 'gap_r50_cub', '--data-root', str(folder), '--cfg-options', *self.FEW,
+                cwd=tmp_path,
+            )  # fmt: skip
+        finally:
+            broken.write_bytes(whole)
+        assert_one_error(done, f'image {broken} cannot be read: image file is truncated')
+        assert not list(tmp_path.rglob('*.pth'))
+
+
+def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
+    """One line of error, exit code 2, no frames."""
+    assert done.returncode == 2, done.stdout[-1000:] + done.stderr[-1000:]
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1 and message in errors[0], done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr and 'Traceback' not in done.stdout
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> object:
+    """Run a tool in this process, without the seconds of a start."""
+    import logging
+    import runpy
+
+    # mmengine's logger keeps writing to the first captured stream it met
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+
+    def call(name: str, *arguments: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', [name, *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(name, code, out, err)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['warn_cnn_digit'], 'shipped ones: warn_cnn_digits'),
+        (['warn_r50_cub', '--data-root', 'nowhere'], "data root 'nowhere' is not a folder"),
+        (['warn_r50_cub'], "data root 'data/cub' is not a folder: pass --data-root"),
+        (['warn_r50_cub', '--data-root', '.'], 'holds nothing; it should hold train/<class>'),
+        (['warn_cnn_digits', '--data-root', '.'], 'put the four MNIST idx files there'),
+        (['warn_cnn_digits', '--cfg-options', 'model.head.type=WRANHead'], 'did you mean WARNHead'),
+        (
+            ['warn_cnn_digits', '--cfg-options', 'model.backbone.model_name=resnet5000'],
+            'resnet5000',
+        ),
+        (['warn_cnn_digits', '--cfg-options', 'model.backbone.type=ResNot'], 'did you mean'),
+        (['warn_cnn_digits', '--cfg-options', 'model.backbone.out_indices=(3,)'], 'gives 1'),
+        (
+            ['warn_cnn_digits', '--cfg-options', 'model.head.in_channels=[1,2,3,4]'],
+            'set in_channels=[16, 32, 64, 128]',
+        ),
+        (['warn_cnn_digits', '--cfg-options', 'model.head.headz=2'], "argument 'headz'"),
+        (['warn_cnn_digits', '--cfg-options', 'model.head.num_classes=7'], 'data have 10 classes'),
+        (['warn_cnn_digits', '--resume', 'none.pth'], "checkpoint 'none.pth' is not a file"),
+        (['warn_cnn_digits', '--launcher', 'pytorch'], 'torchrun --nproc-per-node 2'),
+        (['warn_cnn_digits', '--pretrained'], 'this config names no weights'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_mistakes_in_training(
+    in_process: object, tmp_path: Path, arguments: list, message: str
+) -> None:
+    done = in_process('train', *arguments)
+    assert_one_error(done, message)
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_checkpoints_that_do_not_fit(in_process: object, trained: tuple[Path, str]) -> None:
+    good = str(trained[0] / 'work_dirs/warn_cnn_digits/epoch_2.pth')
+    small = ['--cfg-options', *SMALL]
+    assert_one_error(
+        in_process('test', config('gap_cnn_digits'), good, '--cfg-options',
+                   'model.backbone.widths=(8,8,8,8,8)'),
+        'does not fit: backbone.timm_model',
+    )  # fmt: skip
+    garbage = trained[0] / 'garbage.pth'
+    garbage.write_bytes(b'not a checkpoint')
+    assert_one_error(
+        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
+    )
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(trained[0] / 'owned'),)
+
+    torch.save({'state_dict': {}, 'meta': Evil()}, garbage)
+    assert_one_error(
+        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
+    )
+    assert not (trained[0] / 'owned').exists()
+
+    other = dict(weights(Path(good)))
+    torch.save({'state_dict': {f'x.{k}': v for k, v in other.items()}}, garbage)
+    assert_one_error(
+        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'another model'
+    )
+
+
+def test_counts_of_a_config_and_of_a_timm_model(in_process: object, tmp_path: Path) -> None:
+    done = in_process(
+        'get_flops', config('warn_wrn28_10_cifar100'), '--json', 'a.json', '--depth', '3'
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'parameters: 40.652 M (40,652,084)' in done.stdout
+    assert "MACs in the paper's order: 6.296 G" in done.stdout and 'MACs: 5.268 G' in done.stdout
+    one = json.loads((tmp_path / 'a.json').read_text())
+    done = in_process(
+        'get_flops', 'warn_wrn28_10', '--model-kwargs', 'num_classes=100', '--json', 'b.json'
+    )
+    other = json.loads((tmp_path / 'b.json').read_text())
+    assert done.returncode == 0 and one['ours']['macs'] == other['ours']['macs']
+    assert (
+        one['ours']['modules']['head.method']['macs'] == other['ours']['modules']['method']['macs']
+    )
+
+    done = in_process(
+        'get_flops', 'warn', '--model-kwargs', 'backbone=resnet10t', '--shape', '64', '96'
+    )
+    assert done.returncode == 0 and 'input 3 x 64 x 96' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'message'),
+    [
+        ('get_flops', ['resnet5000'], "config 'resnet5000' is not a file"),
+        ('get_flops', ['warn', '--model-kwargs', 'backbone'], 'must read KEY=VALUE'),
+        (
+            'get_flops',
+            ['warn', '--model-kwargs', 'backbone=resnot'],
+            "'resnot' is not a timm model",
+        ),
+        ('get_flops', ['warn', '--cfg-options', 'a=1'], '--cfg-options is for configs'),
+        ('show_attention', ['warn', 'a.pth', 'none.jpg'], "image 'none.jpg' is not there"),
+        ('show_attention', ['warn', 'a.pth', '.'], 'no images in .'),
+        ('test', ['warn_cnn_digits', 'none.pth'], "checkpoint 'none.pth' is not a file"),
+    ],
+)
+def test_mistakes_in_other_tools(
+    in_process: object, name: str, arguments: list, message: str
+) -> None:
+    assert_one_error(in_process(name, *arguments), message)
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'get_flops', 'show_attention'])
+def test_help(in_process: object, name: str) -> None:
+    done = in_process(name, '--help')
+    assert done.returncode == 0 and 'python tools/' in done.stdout
