@@ -18,8 +18,8 @@ from fgplugins.analysis.loading import load_model
 from fgplugins.zoo_timm.composed import choose_levels
 from fgplugins.zoo_timm.task import MethodTask, classification_task
 
-# one small model per way that timm gives features: plain, pre-activation, NHWC, tokens, dense, with a
-# head convolution, without normalisation
+# one small model per way that timm gives features: plain, pre-activation, NHWC, tokens, dense, with
+# a head convolution, without normalisation
 BACKBONES = [
     'clutter_cnn',
     'convnext_atto',

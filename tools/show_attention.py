@@ -1,7 +1,8 @@
-"""Draw where a trained model looks: every attention map laid over each image, as a PNG.
+r"""Draw where a trained model looks: every attention map laid over each image, as a PNG.
 
-python tools/show_attention.py configs/warn_r50_cub.py work_dirs/warn_r50_cub/epoch_100.pth a.jpg b.jpg
-python tools/show_attention.py warn last.pth.tar birds/ --model-kwargs backbone=resnet18 num_classes=5
+    python tools/show_attention.py configs/warn_r50_cub.py epoch_100.pth a.jpg b.jpg
+    python tools/show_attention.py warn last.pth.tar birds/ \
+        --model-kwargs backbone=resnet18 num_classes=5
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""What the README and the packaging promise."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == 'bash' for line in text.splitlines() if line]
+TOOLS = [
+    part.strip()
+    for line in COMMANDS
+    for part in line.split('&&')
+    if part.strip().startswith('python tools/')
+]
+
+
+def test_the_two_commands() -> None:
+    assert COMMANDS[0].endswith("'.[mm]' && python tools/train.py configs/warn_cnn_digits.py")
+    assert COMMANDS[1].endswith("pip install -e '.[test]' && python -m pytest")
+    assert README.index(COMMANDS[1]) < 1800, 'both on the first screen'
+    ci = (ROOT / '.ci/run').read_text()
+    assert 'command 2' in ci and 'README.md' in ci
+
+
+@pytest.mark.parametrize('command', TOOLS)
+def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tool line of the README names files that exist and arguments that the tool takes."""
+    path, *arguments = shlex.split(command)[1:]
+    tool = runpy.run_path(str(ROOT / path), run_name='tool')
+    monkeypatch.setattr(sys, 'argv', [path, *arguments])
+    tool['parse_args']()
+    for argument in arguments:
+        if argument.startswith('configs/'):
+            assert (ROOT / argument).is_file()
+
+
+def test_the_python_lines_run() -> None:
+    snippets = [text for kind, text in BLOCKS if kind == 'python' and 'custom_imports' not in text]
+    names: dict = {}
+    for text in snippets:
+        exec(text, names)
+    assert names['scores'].shape == (1, 200) and len(names['masks']) == 3
+    assert set(names['terms']) == {'nll', 'diversity'}
+
+
+def test_the_config_lines_build() -> None:
+    import torch
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS
+
+    import fgplugins.zoo_mmpretrain  # noqa: F401
+
+    init_default_scope('mmpretrain')
+    names: dict = {}
+    exec(next(text for kind, text in BLOCKS if 'custom_imports' in text), names)
+    model = MODELS.build(names['model'])
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 200)
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r'\]\(([^)#]+)\)', README):
+        if '://' not in target:
+            assert (ROOT / target).is_file(), target
+
+
+def test_every_table_entry_is_registered() -> None:
+    import timm
+
+    import fgplugins
+
+    table = README[README.index('## timm') : README.index('## MMPretrain')]
+    for name in re.findall(r'`([a-z0-9_]+)`', table.split('```')[0]):
+        assert timm.is_model(name) or name == 'backbone', name
+    for name in fgplugins.list_methods():
+        row = next(line for line in README.splitlines() if line.startswith(f'| `{name}`'))
+        assert row.endswith('yes |')
+
+
+def test_importing_is_light() -> None:
+    """`import fgplugins` brings in neither MMPretrain nor mmengine nor matplotlib."""
+    code = (
+        'import sys, fgplugins; '
+        "print([m for m in ('mmengine', 'mmpretrain', 'mmcv', 'matplotlib', 'sklearn') "
+        'if m in sys.modules])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
+
+
+def test_the_wheel_carries_configs_and_tools(tmp_path: Path) -> None:
+    """Built from a copy, so that no build folder is left in the checkout."""
+    import shutil
+    import zipfile
+
+    copy = tmp_path / 'source'
+    copy.mkdir()
+    for name in ('fgplugins', 'configs', 'tools'):
+        ignore = shutil.ignore_patterns('__pycache__', '.mim')
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, copy)
+    command = [sys.executable, 'setup.py', '-q', 'bdist_wheel', '--dist-dir', str(tmp_path)]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    wheel = next(tmp_path.glob('*.whl'))
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ('configs', 'tools'):
+        for file in (ROOT / folder).rglob('*.*'):
+            if '__pycache__' not in file.parts:
+                assert f'fgplugins/.mim/{file.relative_to(ROOT)}' in inside
+    for file in (ROOT / 'fgplugins').rglob('*.py'):
+        assert str(file.relative_to(ROOT)) in inside
+
+    # and they run from there, outside the repository
+    target = tmp_path / 'installed'
+    zipfile.ZipFile(wheel).extractall(target)
+    code = (
+        f"import sys; sys.path.insert(0, {str(target)!r}); sys.argv = ['x', 'get_flops', "
+        "'warn_cnn_digits']; import runpy; runpy.run_module('fgplugins', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and 'warn_cnn_digits, input 1 x 40 x 40' in done.stdout, done.stderr
