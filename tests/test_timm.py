@@ -104,7 +104,11 @@ def test_any_backbone(method: str, backbone: str) -> None:
         torch.testing.assert_close(model(x), model.method(model.forward_features(x)))
     state = model.state_dict()
     assert f'{model.pretrained_cfg["first_conv"]}.weight' in state
-    assert f'{model.pretrained_cfg["classifier"]}.weight' in state
+    names = model.pretrained_cfg['classifier']
+    names = [names] if isinstance(names, str) else names
+    assert names and all(f'{name}.weight' in state for name in names)
+    for name in names:
+        assert state[f'{name}.weight'].shape[0] % 5 == 0
 
 
 def test_levels_are_the_last_maps_or_evenly_spaced_in_depth() -> None:
@@ -173,6 +177,25 @@ def test_backbone_weights_and_own_weights_are_loaded(tmp_path: Path) -> None:
         timm.create_model(
             'warn', backbone='resnet10t', num_classes=4, checkpoint_path=str(tmp_path / 'own.pth')
         )
+
+
+@pytest.mark.parametrize('method', fgplugins.list_methods())
+def test_weights_of_another_number_of_classes_start_a_new_one(method: str, tmp_path: Path) -> None:
+    """As timm does it: all but the layers that depend on the number of classes."""
+    kwargs = {'backbone': 'resnet10t'}
+    old = timm.create_model(method, num_classes=7, **kwargs)
+    torch.save(old.state_dict(), tmp_path / 'old.pth')
+    overlay = {'file': str(tmp_path / 'old.pth'), 'num_classes': 7}
+    new = timm.create_model(
+        method, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=3, **kwargs
+    )
+    left, classes = old.state_dict(), []
+    for name, value in new.state_dict().items():
+        if value.shape == left[name].shape:
+            assert torch.equal(value, left[name]), name
+        else:
+            classes.append(name)
+    assert classes and all(name.startswith('method.') for name in classes)
 
 
 def test_reset_classifier_and_checkpointing() -> None:

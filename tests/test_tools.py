@@ -147,13 +147,16 @@ class TestOwnFolder:
         state = weights(tmp_path / 'work_dirs/warn_r50_cub/epoch_1.pth')
         assert state['head.method.classifier.weight'].shape == (3, 512)
 
+        for split in ('train', 'test'):
+            for name in ('gull', 'tern'):
+                (tmp_path / 'sea' / split / name).mkdir(parents=True)
+                Image.new('RGB', (9, 9)).save(tmp_path / 'sea' / split / name / '0.jpg')
         done = tool(
-            'test', 'warn_r50_cub', 'work_dirs/warn_r50_cub/epoch_1.pth', '--cfg-options',
-            'model.backbone.depth=18', 'test_dataloader.dataset.type=ClutteredDigits', cwd=tmp_path,
+            'test', 'warn_r50_cub', 'work_dirs/warn_r50_cub/epoch_1.pth', '--data-root', 'sea',
+            '--cfg-options', 'model.backbone.depth=18', cwd=tmp_path,
         )  # fmt: skip
-        assert_one_error(done, '3 classes, the model has 10')
+        assert_one_error(done, 'is of 3 classes, the model has 2')
 
-        # weights of another run start this one's backbone
         done = tool(
             'train', 'gap_r50_cub', '--data-root', str(folder), '--pretrained', 'none.pth',
             '--work-dir', 'no', '--cfg-options', *self.FEW, cwd=tmp_path,

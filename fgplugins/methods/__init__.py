@@ -3,6 +3,7 @@
 `base` alone also imports fvcore's `Registry`, which is the METHODS registry.
 """
 
+from fgplugins.methods.att2 import Att2
 from fgplugins.methods.base import (
     METHODS,
     Method,
@@ -11,13 +12,16 @@ from fgplugins.methods.base import (
     on_register,
     register_method,
 )
+from fgplugins.methods.clan import CLAN
 from fgplugins.methods.gap import GAP
 from fgplugins.methods.warn import WARN
 
 __all__ = [
+    'CLAN',
     'GAP',
     'METHODS',
     'WARN',
+    'Att2',
     'Method',
     'get_method',
     'list_methods',

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 __all__ = [
     'METHODS',
+    'BatchNorm',
     'Method',
     'get_method',
     'list_methods',
@@ -199,6 +200,20 @@ def get_method(name: str) -> type[Method]:
             f'method {name!r} is not registered; there are: {", ".join(list_methods())}'
         )
     return METHODS.get(name)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of vectors (N, C) that also trains on a batch of one.
+
+    One vector has no variance; it is normalised by the running statistics instead.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

@@ -50,6 +50,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods.base import (
+    BatchNorm,
     Method,
     negative_log_likelihood,
     register_method,
@@ -233,7 +234,7 @@ class WARN(Method):
         self.W_G = nn.Linear(self.in_channels[-1], self.taps + 1, bias=False) if gates else None
         if self.W_G is not None:
             nn.init.kaiming_normal_(self.W_G.weight)  # official code
-        self.gate_norm = nn.BatchNorm1d(self.taps + 1) if gate_norm else nn.Identity()
+        self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
         self.classifier = nn.Linear(self.in_channels[-1], num_classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from fgplugins.methods import Method, get_method
 
-__all__ = ['ComposedModel', 'choose_levels', 'load_backbone', 'method_arguments']
+__all__ = [
+    'ComposedModel',
+    'choose_levels',
+    'classifier_layers',
+    'load_backbone',
+    'method_arguments',
+]
 
 
 def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str) -> list[int]:
@@ -45,6 +51,18 @@ def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str)
 def method_arguments(cls: type[Method]) -> list[str]:
     """The names of a method's own hyper-parameters, in order."""
     return list(inspect.signature(cls.__init__).parameters)[3:]
+
+
+def classifier_layers(cls: type[Method], taps: int | None = None, **kwargs: Any) -> tuple[str, ...]:
+    """The layers of a method whose size depends on the number of classes, by name.
+
+    timm leaves them out when it loads weights of another number of classes.
+    """
+    taps = cls.default_taps if taps is None else taps
+    with torch.device('meta'):
+        one, other = (cls([8] * taps, Y, **kwargs).state_dict() for Y in (2, 3))
+    changed = (name for name in one if one[name].shape != other[name].shape)
+    return tuple(dict.fromkeys(name.rpartition('.')[0] for name in changed))
 
 
 def load_backbone(backbone: nn.Module, path: str) -> None:

@@ -19,8 +19,8 @@ from timm.models._builder import resolve_pretrained_cfg
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
-from fgplugins.methods import Method, on_register
-from fgplugins.zoo_timm.composed import ComposedModel
+from fgplugins.methods import Method, get_method, on_register
+from fgplugins.zoo_timm.composed import ComposedModel, classifier_layers, method_arguments
 
 __all__: list[str] = []
 
@@ -29,8 +29,8 @@ DEFAULT_BACKBONE = 'resnet50'
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
-def _composed_cfg(backbone: str) -> dict[str, Any]:
-    """The backbone's image settings, without its weights, its layers under their new names."""
+def _composed_cfg(method: str, backbone: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's image settings, without its weights, and the layers' names in the model."""
     cfg = timm.get_pretrained_cfg(backbone)
     kept = {} if cfg is None else cfg.to_dict(remove_source=True, remove_null=True)
     for key in ('architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes'):
@@ -40,7 +40,12 @@ def _composed_cfg(backbone: str) -> dict[str, Any]:
         names = [first] if isinstance(first, str) else first
         names = [f'backbone.{name}' for name in names]
         kept['first_conv'] = names[0] if isinstance(first, str) else tuple(names)
-    kept['classifier'] = 'method.classifier'
+    cls = get_method(method)
+    levels = kwargs.get('levels')
+    taps = kwargs.get('taps') if levels is None else len(levels)
+    own = {k: v for k, v in kwargs.items() if k in method_arguments(cls)}
+    names = tuple(f'method.{name}' for name in classifier_layers(cls, taps, **own))
+    kept['classifier'] = names[0] if len(names) == 1 else names
     return kept
 
 
@@ -60,7 +65,7 @@ def _create(
             f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'
         )
     if pretrained_cfg is None:
-        pretrained_cfg = _composed_cfg(backbone)
+        pretrained_cfg = _composed_cfg(method, backbone, kwargs)
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if pretrained and not cfg.has_weights:
         found = timm.get_pretrained_cfg(backbone)
@@ -95,7 +100,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
-    cfg = PretrainedCfg(**_composed_cfg(backbone))
+    cfg = PretrainedCfg(**_composed_cfg(method, backbone, defaults))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))
 

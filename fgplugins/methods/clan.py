@@ -1,0 +1,349 @@
+"""CLAN: mid-level maps see the whole image through the top one, which sees parts through them.
+
+Huang, Wang and Yang, *Cross-layer Attention Network for Fine-grained Visual Categorization*, CVPR
+2020 workshops. L^1 ... L^(N-1) are mid-level maps, L^N is the top one, up() brings it to the
+positions of level s, R brings a map to those of the top. Cross-layer context attention (CLCA):
+
+    l^_i = W_l l_i + W_g up(L^N)_i                                           (1)
+    y_i  = 1/C(l) sum_j f(l^_i, l^_j) W_k l_j                                (2)
+    L^s  = W_y y + l   (the refined mid-level map)                           (3, 4)
+    f(a, b) = exp(a.b),                  C = sum_j f    'gaussian'           (5)
+    f(a, b) = exp(theta(a).phi(b)),      C = sum_j f    'embedded_gaussian'  (6)
+    f(a, b) = theta(a).phi(b),           C = n          'dot'                (7)
+
+Cross-layer spatial attention (CLSA), of the refined mid-level maps:
+
+    M^s     = K * [AvgPool(L^s); MaxPool(L^s)]   (over channels, K 3x3)      (8)
+    L^(s,N) = R(M^s) L^N                                                     (9, 10)
+    L^N_CLSA = [L^(1,N); ...; L^(N-1,N)]                                     (11)
+
+Every refined mid-level map, the top map and the CLSA map is pooled and classified on its own; the
+loss is the sum of their cross-entropies (12 to 14), the prediction the mean of their scores.
+
+What is computed differently, all of it exact (`CLAN.forward_paper` keeps the printed order):
+  * Relations of the dot product are associative: (theta^T phi) k / n = theta^T (phi k^T) / n. The
+    cheaper order is taken by shape, so that no map is larger than min(n, C_int) squared.
+  * W_g is linear and up-sampling averages, so W_g is applied to the small map first.
+  * theta(W_l l) is one linear map: W_l is folded into theta and phi, never applied to a map.
+  * Pooling R(M) L^N is a weighted average of L^N; the product map is not made.
+
+Deviations and decisions where the paper is silent:
+  * C_int is half of the level's channels: 256 on VGG-16 (this gives Table 5 to the digit), 512 on
+    ResNets' fourth group.
+  * Up- and down-sampling are bilinear. M has no non-linearity, as printed; ``mask='sigmoid'`` adds
+    the one of CBAM, which section 3.2 follows.
+  * The weights of the "weighted sum" of losses are 1, as Eqs. 12 to 14 have it.
+  * W_y starts at zero, so that a pretrained network starts with its own maps (Wang et al.,
+    *Non-local Neural Networks*, CVPR 2018, section 4.1, whose block this is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fgplugins.methods.base import Method, register_method
+
+__all__ = [
+    'CLAN',
+    'BranchClassifiers',
+    'ContextAttention',
+    'CrossLayerRefinement',
+    'SpatialAttention',
+]
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear resampling of a map to the height and width of another."""
+    return F.interpolate(x, size=like.shape[2:], mode='bilinear', align_corners=False)
+
+
+class ContextAttention(nn.Module):
+    """CLCA, Eqs. 1 to 4; without the top map it is the non-local block (Table 2).
+
+    Args:
+        channels: C_s of the mid-level map.
+        top_channels: C_g of the top map; None for the non-local block.
+        inner_channels: C_int.
+        relation: 'dot' | 'embedded_gaussian' | 'gaussian'.
+    """
+
+    def __init__(
+        self, channels: int, top_channels: int | None, inner_channels: int, relation: str
+    ) -> None:
+        super().__init__()
+        self.relation, self.inner_channels = relation, inner_channels
+        cross_layer, embedded = top_channels is not None, relation != 'gaussian'
+        self.W_l = nn.Conv2d(channels, channels, 1) if cross_layer else None
+        self.W_g = nn.Conv2d(top_channels, channels, 1) if cross_layer else None
+        self.theta = nn.Conv2d(channels, inner_channels, 1) if embedded else None
+        self.phi = nn.Conv2d(channels, inner_channels, 1) if embedded else None
+        self.W_k = nn.Conv2d(channels, inner_channels, 1)
+        self.W_y = nn.Conv2d(inner_channels, channels, 1)
+        nn.init.zeros_(self.W_y.weight)
+        nn.init.zeros_(self.W_y.bias)
+
+    def forward(self, L: Tensor, L_N: Tensor) -> Tensor:
+        """The refined map (N, C_s, H, W) of L (N, C_s, H, W) and the top map (N, C_g, h, w)."""
+        N, _, H, W = L.shape
+        theta, phi = (x.flatten(2) for x in self._embed(L, L_N))  # (N, C_int, n)
+        k = self.W_k(L).flatten(2)
+        n = H * W
+        if self.relation != 'dot':
+            y = F.scaled_dot_product_attention(
+                theta.transpose(1, 2), phi.transpose(1, 2), k.transpose(1, 2), scale=1.0
+            ).transpose(1, 2)  # Eqs. 2, 5, 6
+        elif n > self.inner_channels:
+            phi_k = torch.bmm(phi, k.transpose(1, 2)) / n  # (N, C_int, C_int)
+            y = torch.bmm(phi_k.transpose(1, 2), theta)  # Eqs. 2, 7
+        else:
+            f = torch.bmm(phi.transpose(1, 2), theta) / n  # (N, n, n), here the smaller one
+            y = torch.bmm(k, f)  # Eqs. 2, 7
+        return self.W_y(y.view(N, -1, H, W)) + L  # Eq. 3
+
+    def _embed(self, L: Tensor, L_N: Tensor) -> tuple[Tensor, Tensor]:
+        """theta(l^) and phi(l^); l^ itself twice for the plain Gaussian."""
+        if self.W_l is None:
+            return self.theta(L), self.phi(L)
+        top = self.W_g(L_N) + self.W_l.bias.view(-1, 1, 1)  # before the up-sampling
+        if self.theta is None:
+            fused = F.conv2d(L, self.W_l.weight) + resize(top, L)  # Eq. 1
+            return fused, fused
+        weight = torch.cat([self.theta.weight, self.phi.weight]).flatten(1)
+        bias = torch.cat([self.theta.bias, self.phi.bias])
+        folded = (weight @ self.W_l.weight.flatten(1))[:, :, None, None]
+        both = F.conv2d(L, folded) + resize(
+            F.conv2d(top, weight[:, :, None, None], bias), L
+        )  # Eq. 1
+        return both.chunk(2, dim=1)
+
+    def forward_paper(self, L: Tensor, L_N: Tensor) -> Tensor:
+        """`forward` as printed: fuse at full size, relate every position with every other."""
+        fused = L if self.W_l is None else self.W_l(L) + self.W_g(resize(L_N, L))  # Eq. 1
+        theta, phi = (fused, fused) if self.theta is None else (self.theta(fused), self.phi(fused))
+        f = torch.bmm(theta.flatten(2).transpose(1, 2), phi.flatten(2))  # (N, n, n)
+        f = f / f.shape[2] if self.relation == 'dot' else f.softmax(dim=2)  # Eqs. 5 to 7
+        y = torch.bmm(self.W_k(L).flatten(2), f.transpose(1, 2))  # Eq. 2
+        return self.W_y(y.unflatten(2, L.shape[2:])) + L  # Eq. 3
+
+
+class SpatialAttention(nn.Module):
+    """The map M of Eq. 8, brought to the top level's size.
+
+    Args:
+        pooling: over channels: 'avg' | 'max' | 'avg_max' (Table 3).
+        mask: 'none' (as printed) | 'sigmoid'.
+    """
+
+    def __init__(self, pooling: str, mask: str) -> None:
+        super().__init__()
+        self.pooling, self.mask = pooling, mask
+        self.K = nn.Conv2d(2 if pooling == 'avg_max' else 1, 1, 3, padding=1)
+
+    def forward(self, L: Tensor) -> Tensor:
+        """M (N, 1, H, W) of a refined mid-level map (N, C_s, H, W)."""
+        pooled = []
+        if self.pooling != 'max':
+            pooled.append(L.mean(dim=1, keepdim=True))
+        if self.pooling != 'avg':
+            pooled.append(L.amax(dim=1, keepdim=True))
+        M = self.K(torch.cat(pooled, dim=1))  # Eq. 8
+        return M.sigmoid() if self.mask == 'sigmoid' else M
+
+
+class CrossLayerRefinement(nn.Module):
+    """CLCA on every mid-level map, CLSA on the top one.
+
+    Args:
+        in_channels: channels of L^1 ... L^N.
+        inner_channels: C_int; half of each level's channels if None.
+        relation: of Eq. 2.
+        context: what refines mid-level maps: 'clca' | 'non_local' | 'gap' (nothing; Table 2).
+        pooling: of Eq. 8.
+        mask: of Eq. 8.
+
+    Raises:
+        ValueError: for fewer than two levels, or a value outside the documented ones.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        inner_channels: int | None = None,
+        relation: str = 'dot',
+        context: str = 'clca',
+        pooling: str = 'avg_max',
+        mask: str = 'none',
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ('relation', relation, ('dot', 'embedded_gaussian', 'gaussian')),
+            ('context', context, ('clca', 'non_local', 'gap')),
+            ('pooling', pooling, ('avg', 'max', 'avg_max')),
+            ('mask', mask, ('none', 'sigmoid')),
+        ):
+            if value not in known:
+                raise ValueError(f'CLAN: {name}={value!r}: must be one of {", ".join(known)}')
+        if len(in_channels) < 2:
+            raise ValueError(
+                f'CLAN: in_channels={list(in_channels)}: needs a top level and at least one below'
+            )
+        if inner_channels is not None and inner_channels < 1:
+            raise ValueError(f'CLAN: inner_channels={inner_channels}: needs at least 1')
+        if context == 'non_local' and relation == 'gaussian':
+            raise ValueError(
+                "CLAN: context='non_local' with relation='gaussian' is not in the paper"
+            )
+        *mid, top = in_channels
+        top_channels = top if context == 'clca' else None
+        self.context = nn.ModuleList(
+            nn.Identity()
+            if context == 'gap'
+            else ContextAttention(C, top_channels, inner_channels or max(C // 2, 1), relation)
+            for C in mid
+        )
+        self.spatial = nn.ModuleList(SpatialAttention(pooling, mask) for _ in mid)
+
+    def refine(self, features: Sequence[Tensor], paper: bool = False) -> list[Tensor]:
+        """The refined mid-level maps (Eq. 4)."""
+        *mid, top = features
+        refined = []
+        for module, L in zip(self.context, mid, strict=True):
+            if isinstance(module, nn.Identity):
+                refined.append(L)
+            else:
+                refined.append((module.forward_paper if paper else module)(L, top))
+        return refined
+
+    def maps(self, refined: Sequence[Tensor], top: Tensor) -> list[Tensor]:
+        """R(M^s) (N, 1, h, w) for each mid level."""
+        return [resize(m(L), top) for m, L in zip(self.spatial, refined, strict=True)]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Refined mid-level maps, the top map, and the CLSA map (N, (N-1) C_g, h, w) of Eq. 11."""
+        refined, top = self.refine(features), features[-1]
+        clsa = [M * top for M in self.maps(refined, top)]  # Eq. 9
+        return (*refined, top, torch.cat(clsa, dim=1))  # Eq. 11
+
+
+class BranchClassifiers(nn.Module):
+    """One linear layer for each pooled map; Eqs. 12 to 14.
+
+    Args:
+        channels: of the maps, in the order of `CrossLayerRefinement.forward`.
+        num_classes: Y.
+        branches: which of them predict: names of `names`; all if None.
+
+    Raises:
+        ValueError: if a branch is asked for that is not there.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], num_classes: int, branches: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.names = [f'mid{s + 1}' for s in range(len(channels) - 2)] + ['top', 'clsa']
+        self.branches = self.names if branches is None else list(branches)
+        if not self.branches or set(self.branches) - set(self.names):
+            raise ValueError(
+                f'CLAN: branches={list(branches)}: choose from {", ".join(self.names)}'
+            )
+        self.fc = nn.ModuleDict(
+            {name: nn.Linear(C, num_classes) for name, C in zip(self.names, channels, strict=True)}
+        )
+
+    def forward(self, pooled: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Scores (N, Y) of each branch from its pooled map (N, C)."""
+        return {name: self.fc[name](x) for name, x in zip(self.names, pooled, strict=True)}
+
+    def predict(self, scores: dict[str, Tensor]) -> Tensor:
+        """The mean of the scores of the branches that predict."""
+        return torch.stack([scores[name] for name in self.branches]).mean(dim=0)
+
+    def loss(self, scores: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of every branch (Eqs. 12 to 14), whichever of them predict."""
+        return {f'ce_{name}': F.cross_entropy(s, target) for name, s in scores.items()}
+
+
+@register_method('clan')
+class CLAN(Method):
+    """Mid-level and top maps refine each other; every branch classifies, the scores are averaged.
+
+    Args:
+        in_channels: channels of L^1 ... L^N; two are the paper's 2-scale, three its 3-scale model.
+        num_classes: Y.
+        inner_channels: C_int; half of each mid level's channels if None.
+        relation: 'dot' (Eq. 7) | 'embedded_gaussian' (Eq. 6) | 'gaussian' (Eq. 5).
+        context: what refines mid-level maps: 'clca' | 'non_local' | 'gap' (Table 2).
+        pooling: over channels in Eq. 8: 'avg' | 'max' | 'avg_max' (Table 3).
+        mask: of Eq. 8: 'none' | 'sigmoid'.
+        branches: which of 'mid1' ... 'top', 'clsa' predict (Table 4); all if None. All are trained.
+
+    Raises:
+        ValueError: for fewer than two levels, or a value outside the documented ones.
+    """
+
+    default_taps = 2
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        inner_channels: int | None = None,
+        relation: str = 'dot',
+        context: str = 'clca',
+        pooling: str = 'avg_max',
+        mask: str = 'none',
+        branches: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes)
+        self.refinement = CrossLayerRefinement(
+            self.in_channels, inner_channels, relation, context, pooling, mask
+        )
+        *mid, top = self.in_channels
+        self.classifier = BranchClassifiers([*mid, top, len(mid) * top], num_classes, branches)
+
+    def branch_scores(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Scores (N, Y) of every branch by its name."""
+        self.check_features(features)
+        return self._branch_scores(features, self.refinement.refine(features))
+
+    def _branch_scores(
+        self, features: Sequence[Tensor], refined: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        top = features[-1]
+        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top)]
+        M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
+        pooled.append(torch.einsum('nshw,nchw->nsc', M, top).flatten(1))  # Eqs. 9 to 11, pooled
+        return self.classifier(pooled)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Scores (N, Y): logits, the mean over the branches that predict."""
+        return self.classifier.predict(self.branch_scores(features))
+
+    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+        """`forward` with CLCA as printed, and the CLSA map made before it is pooled."""
+        self.check_features(features)
+        top = features[-1]
+        refined = self.refinement.refine(features, paper=True)
+        clsa = torch.cat([M * top for M in self.refinement.maps(refined, top)], dim=1)
+        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top, clsa)]
+        return self.classifier.predict(self.classifier(pooled))
+
+    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """M^s (N, 1, H_s, W_s) of each mid level, and all R(M^s) (N, N-1, h, w) on the top one.
+
+        M may be negative; it is shown above its smallest value in the image.
+        """
+        self.check_features(features)
+        refined, top = self.refinement.refine(features), features[-1]
+        M = [m(L) for m, L in zip(self.refinement.spatial, refined, strict=True)]
+        M.append(torch.cat([resize(m, top) for m in M], dim=1))
+        return [m - m.amin(dim=(2, 3), keepdim=True) for m in M]
+
+    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of every branch, as ``ce_mid1`` ... ``ce_top``, ``ce_clsa``."""
+        return self.classifier.loss(self.branch_scores(features), target)

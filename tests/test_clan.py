@@ -1,0 +1,269 @@
+"""CLAN against its equations as loops in float64, and the algebra that makes it cheap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement
+
+CHANNELS = (4, 6, 5)
+SIZES = ((4, 6), (4, 3), (2, 3))
+
+
+def linear(layer: torch.nn.Conv2d, x: list[float]) -> list[float]:
+    """A 1x1 convolution at one position."""
+    weight, bias = layer.weight.flatten(1).tolist(), layer.bias.tolist()
+    return [sum(w * v for w, v in zip(row, x, strict=True)) + b
+            for row, b in zip(weight, bias, strict=True)]  # fmt: skip
+
+
+def loop_resize(x: Tensor, H: int, W: int) -> Tensor:
+    """Bilinear resampling of (C, h, w) with pixel centres at half, one output at a time."""
+    C, h, w = x.shape
+    out = torch.zeros(C, H, W, dtype=x.dtype)
+    for c, i, j in itertools.product(range(C), range(H), range(W)):
+        y = max((i + 0.5) * h / H - 0.5, 0)
+        z = max((j + 0.5) * w / W - 0.5, 0)
+        y0, z0 = int(y), int(z)
+        y1, z1 = min(y0 + 1, h - 1), min(z0 + 1, w - 1)
+        a, b = y - y0, z - z0
+        out[c, i, j] = (
+            (1 - a) * (1 - b) * x[c, y0, z0] + (1 - a) * b * x[c, y0, z1]
+            + a * (1 - b) * x[c, y1, z0] + a * b * x[c, y1, z1]
+        )  # fmt: skip
+    return out
+
+
+def loop_clca(module: ContextAttention, L: Tensor, top: Tensor) -> Tensor:
+    """Eqs. 1 to 3 and 5 to 7 for one image."""
+    _, H, W = L.shape
+    up = loop_resize(top, H, W)
+    positions = list(itertools.product(range(H), range(W)))
+    local = [L[:, x, y].tolist() for x, y in positions]
+    if module.W_l is None:
+        fused = local
+    else:
+        fused = [
+            [a + b for a, b in zip(linear(module.W_l, local[i]),
+                                   linear(module.W_g, up[:, x, y].tolist()), strict=True)]
+            for i, (x, y) in enumerate(positions)
+        ]  # Eq. 1  # fmt: skip
+    k = [linear(module.W_k, v) for v in local]
+    result = torch.zeros_like(L)
+    for i, (x, y) in enumerate(positions):
+        f = []
+        for j in range(len(positions)):
+            if module.relation == 'gaussian':
+                f.append(math.exp(sum(a * b for a, b in zip(fused[i], fused[j], strict=True))))
+            else:
+                dot = sum(
+                    a * b
+                    for a, b in zip(
+                        linear(module.theta, fused[i]), linear(module.phi, fused[j]), strict=True
+                    )
+                )
+                f.append(dot if module.relation == 'dot' else math.exp(dot))  # Eqs. 5 to 7
+        total = len(positions) if module.relation == 'dot' else sum(f)
+        weighted = [
+            sum(f[j] * k[j][c] for j in range(len(positions))) / total for c in range(len(k[0]))
+        ]  # Eq. 2
+        result[:, x, y] = (
+            torch.tensor(linear(module.W_y, weighted), dtype=L.dtype) + L[:, x, y]
+        )  # Eq. 3
+    return result
+
+
+def loop_map(module: torch.nn.Module, L: Tensor) -> Tensor:
+    """Eq. 8 for one image: (1, H, W)."""
+    C, H, W = L.shape
+    planes = []
+    if module.pooling != 'max':
+        planes.append(sum(L[c] for c in range(C)) / C)
+    if module.pooling != 'avg':
+        planes.append(
+            torch.stack([L[:, x, y].max() for x in range(H) for y in range(W)]).view(H, W)
+        )
+    M = torch.full((1, H, W), float(module.K.bias), dtype=L.dtype)
+    for p, x, y, i, j in itertools.product(
+        range(len(planes)), range(H), range(W), range(3), range(3)
+    ):
+        row, column = x + i - 1, y + j - 1
+        if 0 <= row < H and 0 <= column < W:
+            M[0, x, y] += module.K.weight[0, p, i, j] * planes[p][row, column]
+    return M.sigmoid() if module.mask == 'sigmoid' else M
+
+
+@torch.no_grad()
+def loop_clan(model: CLAN, features: list[Tensor]) -> list[dict[str, Tensor]]:
+    """Every branch's scores, image by image."""
+    results = []
+    for n in range(len(features[0])):
+        *mid, top = [f[n] for f in features]
+        refined = []
+        for module, L in zip(model.refinement.context, mid, strict=True):
+            gap = isinstance(module, torch.nn.Identity)
+            refined.append(L if gap else loop_clca(module, L, top))
+        clsa = [
+            loop_resize(loop_map(m, L), *top.shape[1:]) * top
+            for m, L in zip(model.refinement.spatial, refined, strict=True)
+        ]  # Eq. 9
+        maps = [*refined, top, torch.cat(clsa)]  # Eq. 11
+        pooled = [m.flatten(1).mean(dim=1) for m in maps]
+        names = model.classifier.names
+        results.append({k: model.classifier.fc[k](v) for k, v in zip(names, pooled, strict=True)})
+    return results
+
+
+def small(taps: int = 3, seed: int = 0, **switches: object) -> tuple[CLAN, list[Tensor]]:
+    torch.manual_seed(seed)
+    model = CLAN(CHANNELS[-taps:], 3, **switches).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    levels = zip(CHANNELS[-taps:], SIZES[-taps:], strict=True)
+    return model, [0.7 * torch.randn(2, C, H, W, dtype=torch.float64) for C, (H, W) in levels]
+
+
+SWITCHES = [
+    {},
+    {'taps': 2},
+    {'relation': 'embedded_gaussian'},
+    {'relation': 'gaussian'},
+    {'context': 'non_local'},
+    {'context': 'non_local', 'relation': 'embedded_gaussian'},
+    {'context': 'gap'},
+    {'pooling': 'avg'},
+    {'pooling': 'max', 'mask': 'sigmoid'},
+    {'inner_channels': 30},  # more than the positions: the other order of the product
+    {'inner_channels': 1},
+]
+
+
+@pytest.mark.parametrize('switches', SWITCHES, ids=str)
+def test_equations(switches: dict) -> None:
+    model, features = small(**switches)
+    ours = model.branch_scores(features)
+    for n, theirs in enumerate(loop_clan(model, features)):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            torch.testing.assert_close(ours[name][n], theirs[name], atol=1e-10, rtol=0)
+    mean = torch.stack(list(ours.values())).mean(dim=0)
+    torch.testing.assert_close(model(features), mean, atol=1e-12, rtol=0)
+    torch.testing.assert_close(model.forward_paper(features), mean, atol=1e-10, rtol=0)
+
+
+def test_both_orders_of_the_relation_product_agree() -> None:
+    """theta^T (phi k^T) = (theta^T phi) k, values and gradients, on either side of n = C_int."""
+    for inner in (2, 11, 12, 13, 40):
+        model, features = small(2, inner_channels=inner)
+        module, L, top = model.refinement.context[0], *features
+        gradients = []
+        for form in (module.forward, module.forward_paper):
+            inputs = [L.clone().requires_grad_(), top.clone().requires_grad_()]
+            out = form(*inputs)
+            gradients.append(
+                [out, *torch.autograd.grad(out.square().sum(), [*inputs, *module.parameters()])]
+            )
+        for fast, slow in zip(*gradients, strict=True):
+            torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+
+
+def test_no_map_of_all_pairs_is_made() -> None:
+    """With the dot product no tensor is larger than the features or min(n, C_int) squared."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+            out = func(*args, **(kwargs or {}))
+            for item in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(item, Tensor):
+                    self.size = max(self.size, item.numel())
+            return out
+
+    model = CLAN((8, 8), 3, inner_channels=4)
+    for side in (16, 32, 64):
+        features = [torch.randn(1, 8, side, side), torch.randn(1, 8, side // 2, side // 2)]
+        with Largest() as largest:
+            sum(model.loss(features, torch.tensor([1])).values()).backward()
+        assert largest.size <= 8 * side * side  # n C_s, linear in the number of positions
+
+
+def test_a_subset_of_branches_is_the_mean_of_those_branches() -> None:
+    full, features = small()
+    scores = full.branch_scores(features)
+    for size in range(1, 5):
+        for chosen in itertools.combinations(('mid1', 'mid2', 'top', 'clsa'), size):
+            model, _ = small(branches=chosen)
+            model.load_state_dict(full.state_dict())
+            expected = sum(scores[name] for name in chosen) / size
+            torch.testing.assert_close(model(features), expected, atol=1e-12, rtol=0)
+            target = torch.tensor([0, 2])
+            assert set(model.loss(features, target)) == {f'ce_{name}' for name in scores}
+
+
+def test_losses_are_the_branches_cross_entropies() -> None:
+    model, features = small()
+    target = torch.tensor([0, 2])
+    terms = model.loss(features, target)
+    for name, scores in model.branch_scores(features).items():
+        assert terms[f'ce_{name}'].item() == pytest.approx(F.cross_entropy(scores, target).item())
+
+
+def test_a_fresh_model_leaves_the_maps_as_they_are() -> None:
+    model = CLAN(CHANNELS, 3)
+    features = [torch.randn(2, C, *size) for C, size in zip(CHANNELS, SIZES, strict=True)]
+    refined = model.refinement.refine(features)
+    assert all(torch.equal(a, b) for a, b in zip(refined, features[:-1], strict=True))
+
+
+def test_a_uniform_map_is_average_pooling() -> None:
+    """With K = 0 and bias 1 the CLSA branch classifies the pooled top map."""
+    model, features = small(2)
+    torch.nn.init.zeros_(model.refinement.spatial[0].K.weight)
+    torch.nn.init.ones_(model.refinement.spatial[0].K.bias)
+    scores = model.branch_scores(features)['clsa']
+    expected = model.classifier.fc['clsa'](features[-1].mean(dim=(2, 3)))
+    torch.testing.assert_close(scores, expected, atol=1e-12, rtol=0)
+
+
+def test_refinement_as_a_neck_gives_what_the_branches_pool() -> None:
+    model, features = small()
+    maps = model.refinement(features)
+    assert [m.shape[1] for m in maps] == [4, 6, 5, 10]
+    scores = model.classifier([m.mean(dim=(2, 3)) for m in maps])
+    for name, expected in model.branch_scores(features).items():
+        torch.testing.assert_close(scores[name], expected, atol=1e-12, rtol=0)
+
+
+def test_parameters_of_the_papers_block() -> None:
+    """notes: CLCA at 512 channels with C_int = 256 has 1,050,880, CLSA 19."""
+    refinement = CrossLayerRefinement((512, 512))
+    assert sum(p.numel() for p in refinement.context.parameters()) == 1_050_880
+    assert sum(p.numel() for p in refinement.spatial.parameters()) == 19
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'relation': 'cosine'}, "relation='cosine'"),
+        ({'context': 'none'}, "context='none'"),
+        ({'pooling': 'sum'}, "pooling='sum'"),
+        ({'mask': 'relu'}, "mask='relu'"),
+        ({'inner_channels': 0}, 'inner_channels=0'),
+        ({'branches': ['mid3']}, 'choose from mid1, mid2, top, clsa'),
+        ({'branches': []}, 'choose from'),
+        ({'context': 'non_local', 'relation': 'gaussian'}, 'not in the paper'),
+    ],
+)
+def test_wrong_values_are_named(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CLAN(CHANNELS, 3, **wrong)
+    with pytest.raises(ValueError, match='at least one below'):
+        CLAN([4], 3)
