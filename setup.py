@@ -48,7 +48,7 @@ setup(
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
         'demo': ['matplotlib'],
-        'test': [*MAINTAINED, 'matplotlib', 'pytest', 'ruff'],
+        'test': [*MAINTAINED, 'matplotlib', 'onnx', 'onnxruntime', 'onnxscript', 'pytest', 'ruff'],
     },
     cmdclass={'build_py': BuildWithMim},
     classifiers=[

@@ -169,6 +169,54 @@ def test_cifar_as_published(tmp_path: Path, hundred: bool) -> None:
         read_split(str(tmp_path), 'test')
 
 
+def test_svhn_as_published(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)
+    for split in ('train', 'test'):
+        savemat(tmp_path / f'{split}_32x32.mat', {'X': images, 'y': [[10], [1], [9], [10]]})
+    found = read_split(str(tmp_path), 'test')
+    assert found.labels == [0, 1, 9, 0] and len(found.classes) == 10
+    assert np.array_equal(found.images[2], images[..., 2])
+    (tmp_path / 'train_32x32.mat').write_bytes(b'cut')
+    with pytest.raises(UserError, match=r'train_32x32\.mat is not a MATLAB file'):
+        read_split(str(tmp_path), 'train')
+
+
+def test_cars_as_published(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    kinds = [('relative_im_path', 'O'), ('class', 'u1'), ('test', 'u1')]
+    rows = [(f'car_ims/{i}.jpg', i % 2 + 1, int(i > 2)) for i in range(5)]
+    names = np.array(['AM General', 'Acura'], object)
+    savemat(
+        tmp_path / 'cars_annos.mat', {'annotations': np.array(rows, kinds), 'class_names': names}
+    )
+    for i in range(5):
+        write_image(tmp_path / 'car_ims' / f'{i}.jpg')
+    train, test = read_split(str(tmp_path), 'train'), read_split(str(tmp_path), 'test')
+    assert train.labels == [0, 1, 0] and test.labels == [1, 0]
+    assert train.classes == ['AM General', 'Acura'] and test.images[0].endswith('3.jpg')
+    (tmp_path / 'car_ims' / '4.jpg').unlink()
+    with pytest.raises(UserError, match=r'4\.jpg, which is not there'):
+        read_split(str(tmp_path), 'test')
+
+
+def test_aircraft_as_published(tmp_path: Path) -> None:
+    data = tmp_path / 'data'
+    data.mkdir()
+    (data / 'images_variant_trainval.txt').write_text('01 A340-200\n02 Boeing 717\n')
+    (data / 'images_variant_test.txt').write_text('03 Boeing 717\n')
+    for i in (1, 2, 3):
+        write_image(data / 'images' / f'0{i}.jpg')
+    train, test = read_split(str(tmp_path), 'train'), read_split(str(tmp_path), 'test')
+    assert train.classes == ['A340-200', 'Boeing 717'] and train.labels == [0, 1]
+    assert test.labels == [1] and test.images == [str(data / 'images' / '03.jpg')]
+    (data / 'images_variant_test.txt').write_text('03 Concorde\n')
+    with pytest.raises(UserError, match="'Concorde' in images_variant_test"):
+        read_split(str(tmp_path), 'test')
+
+
 def test_wrong_and_empty_roots(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"'nowhere' is not a folder: pass --data-root; it may hold"

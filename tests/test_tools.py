@@ -119,6 +119,31 @@ class TestTraining:
         assert (cwd / 'own.png').is_file()
 
 
+def test_pretrained_weights_are_loaded_or_refused(
+    in_process: object, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    """A run's checkpoint or a plain network's weights start the backbone of another."""
+    import timm
+
+    good = str(trained[0] / 'work_dirs/warn_cnn_digits/epoch_2.pth')
+    still = ['--cfg-options', *SMALL, 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0']
+    state = weights(Path(good))
+    plain = timm.create_model('clutter_cnn')
+    prefix = 'backbone.timm_model.model.'
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    plain.load_state_dict(inner, strict=False)
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    for source in (good, str(tmp_path / 'plain.pth')):
+        done = tool('train', config('gap_cnn_digits'), '--pretrained', source, *still, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        started = weights(tmp_path / 'work_dirs/gap_cnn_digits/epoch_1.pth')
+        for name in (f'{prefix}stages.0.0.weight', f'{prefix}stages.3.2.weight'):
+            assert torch.equal(started[name], state[name])
+    narrow = ['--cfg-options', 'model.backbone.widths=(8,8,8,8,8)']
+    done = in_process('train', config('gap_cnn_digits'), '--pretrained', good, *narrow)
+    assert_one_error(done, 'does not fit the backbone')
+
+
 class TestOwnFolder:
     """A folder of look-alike images, one folder a class, and nothing but --data-root."""
 

@@ -12,7 +12,12 @@ import argparse
 import json
 from pathlib import Path
 
-from fgplugins.analysis.complexity import Complexity, count_complexity, paper_form
+from fgplugins.analysis.complexity import (
+    Complexity,
+    count_complexity,
+    count_layers,
+    paper_form,
+)
 from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.cli import main_guard
 from fgplugins.errors import UserError
@@ -25,6 +30,12 @@ def parse_args() -> argparse.Namespace:
     add_model_arguments(parser)
     parser.add_argument(
         '--shape', type=int, nargs='+', metavar='SIZE', help='image height and width, or one side'
+    )
+    parser.add_argument(
+        '--layers',
+        action='store_true',
+        help='also count as module counters do (ptflops; CLAN, Table 5): layers with biases, '
+        'normalisations, ReLU and pooling, without matrix products',
     )
     parser.add_argument('--depth', type=int, default=1, help='how deep to list modules (1)')
     parser.add_argument('--json', metavar='FILE', help='write the counts to this file')
@@ -75,6 +86,17 @@ def main() -> None:
             f'{args.model} does not run on {" x ".join(map(str, size))}: {reason}'
         ) from error
     print_report(loaded.name, size, report)
+    layers = {}
+    if args.layers:
+        forms = {'ours': None, 'paper': paper_form(loaded)} if loaded.method else {'ours': None}
+        for form, forward in forms.items():
+            alone, products = count_layers(loaded.model, size, forward)
+            layers[form] = {'layers': alone, 'with_products': alone + products}
+            label = "in the paper's order" if form == 'paper' else 'ours'
+            print(
+                f'by layers, {label}: {alone / 1e9:.2f} G without matrix products, '
+                f'{(alone + products) / 1e9:.2f} G with them'
+            )
     print_modules(report['ours'].at_depth(args.depth))
     if args.json:
         content = {
@@ -82,6 +104,7 @@ def main() -> None:
             'input_size': size,
             **{
                 form: {
+                    **layers.get(form, {}),
                     'parameters': cost.parameters,
                     'macs': cost.macs,
                     'other': cost.other,

@@ -8,6 +8,7 @@ r"""Draw where a trained model looks: every attention map laid over each image, 
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 
 import torch
@@ -26,6 +27,11 @@ def parse_args() -> argparse.Namespace:
     add_model_arguments(parser, checkpoint=True)
     parser.add_argument('images', nargs='+', help='image files, or folders of them')
     parser.add_argument('--out', default='attention_maps.png', help='the PNG (attention_maps.png)')
+    parser.add_argument(
+        '--query',
+        metavar='IMAGE',
+        help='look through the global feature of this image instead (att2, appendix A.5)',
+    )
     parser.add_argument('--max-images', type=int, default=16, help='draw at most this many (16)')
     parser.add_argument('--max-heads', type=int, default=8, help='heads drawn of each level (8)')
     return parser.parse_args()
@@ -57,11 +63,16 @@ def main() -> None:
         raise UserError(f'{args.model} is a plain network; it has no attention to show')
     images, maps, captions = [], [], []
     with torch.no_grad():
+        asked = {}
+        if args.query:
+            if 'query' not in inspect.signature(loaded.method.attention).parameters:
+                raise UserError(f'--query: {type(loaded.method).__name__} does not take a query')
+            asked['query'] = loaded.features(loaded.read_image(find_images([args.query], 1)[0])[1])
         for path in paths:
             image, inputs = loaded.read_image(path)
             features = loaded.features(inputs)
             label = int(loaded.method(features).argmax(dim=1))
-            maps.append([level[0].numpy() for level in loaded.method.attention(features)])
+            maps.append([level[0].numpy() for level in loaded.method.attention(features, **asked)])
             images.append(image)
             name = loaded.classes[label] if loaded.classes else f'class {label}'
             captions.append(f'{Path(path).name}: {name}')

@@ -55,28 +55,62 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def set_pretrained(cfg: running.Config, weights: str | None) -> None:
-    """Start the backbone from given or published weights, or say that it starts from none."""
-    published = cfg.get('pretrained_weights')
+def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
+    """Start the backbone from given or published weights, or say that it starts from none.
+
+    Returns:
+        The weights of a file by name, to be checked against the backbone once it is built.
+    """
+    published, backbone = cfg.get('pretrained_weights'), cfg.model.backbone
     if weights is None:
-        if published and 'init_cfg' not in cfg.model.backbone:
+        if published and 'init_cfg' not in backbone:
             print(
                 'note: the backbone starts from random weights; --pretrained loads '
                 f'{published}, --pretrained FILE loads a file'
             )
-        return
+        return None
     source = published if weights == 'config' else weights
     if source is None:
         raise UserError('--pretrained: this config names no weights; give a file or URL')
-    if '://' not in source and not Path(source).is_file():
+    if '://' in source:
+        if backbone.type == 'TIMMBackbone':
+            raise UserError('--pretrained of a TIMMBackbone takes a file; or set pretrained=True')
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
+        return None
+    if not Path(source).is_file():
         raise UserError(f'--pretrained {source!r} is not a file')
-    if cfg.model.backbone.type == 'TIMMBackbone':
-        if '://' in source:
-            raise UserError('--pretrained of a TIMMBackbone takes a file, or set pretrained=True')
-        cfg.model.backbone.pretrained = True
-        cfg.model.backbone.pretrained_cfg_overlay = dict(file=source)
-        return
-    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
+    content = running.read_checkpoint(source)
+    content = content.get('state_dict', content)
+    if any(key.startswith('backbone.') for key in content):  # of a run of ours or of the zoo
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
+        return {k.removeprefix('backbone.'): v for k, v in content.items()}
+    if backbone.type == 'TIMMBackbone':
+        backbone.pretrained = True
+        backbone.pretrained_cfg_overlay = dict(file=source)
+    else:
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
+    return content
+
+
+def check_pretrained(weights: dict, backbone: running.nn.Module, source: str) -> None:
+    """Refuse a file that lacks a weight of the backbone or has it in another shape.
+
+    Loaders of both zoos skip such weights without a word. timm flattens some names.
+    """
+
+    def plain(key: str) -> str:
+        for prefix in ('timm_model.', 'model.'):
+            key = key.removeprefix(prefix)
+        return key.replace('_', '.')
+
+    given = {plain(k): v.shape for k, v in weights.items()}
+    for key, value in backbone.state_dict().items():
+        if given.get(plain(key)) != value.shape:
+            has = 'lacks it' if plain(key) not in given else f'has {tuple(given[plain(key)])}'
+            raise UserError(
+                f'--pretrained {source!r} does not fit the backbone: {key} is '
+                f'{tuple(value.shape)}, the file {has}'
+            )
 
 
 def find_resume(cfg: running.Config, resume: str | None) -> str | None:
@@ -125,14 +159,16 @@ def main() -> None:
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     running.prepare_loaders(cfg)
-    set_pretrained(cfg, args.pretrained)
+    weights = set_pretrained(cfg, args.pretrained)
 
     # everything that can be wrong is tried before a file is written
     running.match_classes(cfg, ('train', 'val'), args.cfg_options)
     model = running.check_model(cfg)
-    if args.pretrained:
+    if weights is not None:
+        check_pretrained(weights, model.backbone, args.pretrained)
+    elif args.pretrained:
         with running.user_errors('--pretrained'):
-            model.init_weights()
+            model.init_weights()  # downloads
     checkpoint = find_resume(cfg, args.resume)
     if checkpoint:
         running.check_checkpoint(checkpoint, model, complete=bool(cfg.get('resume')))

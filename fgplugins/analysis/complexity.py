@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fgplugins.analysis.loading import LoadedModel
 
@@ -24,7 +25,7 @@ with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
     from fvcore.nn import FlopCountAnalysis, parameter_count
     from fvcore.nn.jit_handles import get_shape
 
-__all__ = ['MAC_OPERATORS', 'Complexity', 'count_complexity', 'paper_form']
+__all__ = ['MAC_OPERATORS', 'Complexity', 'count_complexity', 'count_layers', 'paper_form']
 
 MAC_OPERATORS = (
     'addmm',
@@ -133,3 +134,61 @@ def count_complexity(
     by_module[''] = (parameters[''], macs)
     other = {k: int(v) for k, v in total.items() if k not in MAC_OPERATORS and v}
     return Complexity(parameters[''], macs, by_module, other, uncounted)
+
+
+class _LayerCounter(TorchFunctionMode):
+    """Counts what the functions called inside it do: layers and matrix products apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = self.products = 0
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, '__name__', '')
+        if name in ('conv2d', 'linear'):
+            bias = args[2] if len(args) > 2 else (kwargs or {}).get('bias')
+            self.layers += output.numel() * (args[1][0].numel() + (bias is not None))
+        elif name == 'batch_norm':
+            self.layers += 2 * output.numel()
+        elif name in ('relu', 'relu_', 'interpolate'):
+            self.layers += output.numel()
+        elif name in ('max_pool2d', 'avg_pool2d', 'adaptive_avg_pool2d', 'mean', 'amax'):
+            self.layers += args[0].numel()
+        elif name in ('bmm', 'matmul', '__matmul__', 'mm'):
+            self.products += output.numel() * args[0].shape[-1]
+        elif name == 'scaled_dot_product_attention':
+            query, key, value = args[:3]
+            size = query.shape[-1] + value.shape[-1]
+            self.products += query.numel() // query.shape[-1] * key.shape[-2] * size
+        return output
+
+
+def count_layers(
+    model: nn.Module,
+    input_size: tuple[int, int, int],
+    forward: Callable[[Tensor], object] | None = None,
+) -> tuple[int, int]:
+    """Operations as module counters like ptflops have them, which CLAN's Table 5 is made by.
+
+    Convolutions and linear layers with their biases, two operations for each value that is
+    batch-normalised, one for each that goes through a ReLU, into a pooling or out of a resampling.
+
+    Args:
+        model: put in eval mode for the count.
+        input_size: (channels, height, width).
+        forward: what to count, if not the model's own forward.
+
+    Returns:
+        The operations of the layers, and the multiply-adds of the matrix products, which module
+        counters leave out.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad(), _LayerCounter() as counter:
+        (forward or model)(torch.zeros(1, *input_size, device=device))
+    model.train(training)
+    return int(counter.layers), int(counter.products)

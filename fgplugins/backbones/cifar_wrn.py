@@ -45,7 +45,28 @@ class WideBlock(nn.Module):
     def from_activated(self, x: Tensor, a: Tensor) -> Tensor:
         """The block's output from its input x and a = norm1(x)."""
         shortcut = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(a)
-        return shortcut + self.conv2(self.drop(self.norm2(self.conv1(a))))
+        return shortcut + self.residual(a)
+
+    def residual(self, a: Tensor) -> Tensor:
+        return self.conv2(self.drop(self.norm2(self.conv1(a))))
+
+
+class PreActBottleneck(WideBlock):
+    """The three-convolution block of ResNet-164, a quarter as wide inside (He et al., 2016)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, drop_rate: float, **dd: object
+    ) -> None:
+        super().__init__(in_channels, channels, stride, drop_rate, **dd)
+        inner = channels // 4
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False, **dd)
+        self.norm2 = BatchNormAct2d(inner, **dd)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False, **dd)
+        self.norm3 = BatchNormAct2d(inner, **dd)
+        self.conv3 = nn.Conv2d(inner, channels, 1, bias=False, **dd)
+
+    def residual(self, a: Tensor) -> Tensor:
+        return self.conv3(self.norm3(self.conv2(self.drop(self.norm2(self.conv1(a))))))
 
 
 class WideGroup(nn.Sequential):
@@ -65,8 +86,10 @@ class CifarWideResNet(nn.Module):
     """WRN-depth-width with three feature maps at strides 1, 2 and 4.
 
     Args:
-        depth: number of layers, 6 n + 4.
+        depth: number of layers, 6 n + 4, or 9 n + 2 with bottleneck blocks.
         width: k, the widening factor.
+        bottleneck: three-convolution blocks, groups of 64 k, 128 k and 256 k channels: the
+            pre-activation ResNet-164 of He et al., *Identity Mappings in Deep Residual Networks*.
         num_classes: 0 for no classifier.
         in_chans: image channels.
         global_pool: timm's pooling name.
@@ -80,6 +103,7 @@ class CifarWideResNet(nn.Module):
         self,
         depth: int = 28,
         width: int = 10,
+        bottleneck: bool = False,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = 'avg',
@@ -89,21 +113,23 @@ class CifarWideResNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f'CifarWideResNet: depth={depth}: must be 6 n + 4, as 28 or 40')
+        layers, other = (9, 2) if bottleneck else (6, 4)
+        n = (depth - other) // layers
+        if n < 1 or n * layers + other != depth:
+            rule = '9 n + 2, as 164' if bottleneck else '6 n + 4, as 28 or 40'
+            raise ValueError(f'CifarWideResNet: depth={depth}: must be {rule}')
         dd = {'device': device, 'dtype': dtype}
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
 
-        n = (depth - 4) // 6
-        widths = [16, 16 * width, 32 * width, 64 * width]
+        block, base = (PreActBottleneck, 64) if bottleneck else (WideBlock, 16)
+        widths = [16, base * width, 2 * base * width, 4 * base * width]
         self.stem = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False, **dd)
         self.stages = nn.ModuleList()
         for i, stride in enumerate((1, 2, 2)):
-            group = [WideBlock(widths[i], widths[i + 1], stride, block_drop_rate, **dd)]
+            group = [block(widths[i], widths[i + 1], stride, block_drop_rate, **dd)]
             group += [
-                WideBlock(widths[i + 1], widths[i + 1], 1, block_drop_rate, **dd)
-                for _ in range(n - 1)
+                block(widths[i + 1], widths[i + 1], 1, block_drop_rate, **dd) for _ in range(n - 1)
             ]
             self.stages.append(WideGroup(*group))
         self.norm = BatchNormAct2d(widths[3], **dd)
@@ -219,7 +245,13 @@ def _cfg(**kwargs: object) -> dict[str, object]:
     }
 
 
-default_cfgs = generate_default_cfgs({'wrn28_10.untrained': _cfg(), 'wrn40_10.untrained': _cfg()})
+default_cfgs = generate_default_cfgs(
+    {
+        'wrn28_10.untrained': _cfg(),
+        'wrn40_10.untrained': _cfg(),
+        'preact_resnet164.untrained': _cfg(),
+    }
+)
 
 
 def _create(variant: str, pretrained: bool, **kwargs: object) -> CifarWideResNet:
@@ -242,3 +274,10 @@ def wrn28_10(pretrained: bool = False, **kwargs: object) -> CifarWideResNet:
 def wrn40_10(pretrained: bool = False, **kwargs: object) -> CifarWideResNet:
     """WRN-40-10: 55.8 M parameters."""
     return _create('wrn40_10', pretrained, **{'depth': 40, 'width': 10, **kwargs})
+
+
+@register_model
+def preact_resnet164(pretrained: bool = False, **kwargs: object) -> CifarWideResNet:
+    """Pre-activation ResNet-164 for 32 x 32 images: 1.7 M parameters."""
+    arguments = {'depth': 164, 'width': 1, 'bottleneck': True}
+    return _create('preact_resnet164', pretrained, **{**arguments, **kwargs})

@@ -5,7 +5,10 @@
   * CUB-200-2011 as published: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``
     (1 = train) and ``images/``; also the 100-species subset of it that separates by commas, counts
     from zero and flags its test images by 1;
-  * CIFAR-10 and CIFAR-100 as published for Python.
+  * CIFAR-10 and CIFAR-100 as published for Python;
+  * SVHN's cropped digits as published: ``train_32x32.mat`` and ``test_32x32.mat``;
+  * Stanford Cars as published: ``cars_annos.mat`` and ``car_ims/``;
+  * FGVC-Aircraft as published: ``data/images_variant_trainval.txt`` and ``data/images/``.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.p
 TEST_FOLDERS = ('test', 'val', 'valid')
 LAYOUTS = (
     'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
-    'image_class_labels.txt, train_test_split.txt, images/), or CIFAR for Python '
-    '(data_batch_1 ... or train and test)'
+    'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
+    'train and test), SVHN (train_32x32.mat, test_32x32.mat), Stanford Cars (cars_annos.mat, '
+    'car_ims/) or FGVC-Aircraft (data/images_variant_trainval.txt, data/images/)'
 )
 
 
@@ -128,6 +132,66 @@ def _cifar(root: Path, split: str) -> Split | None:
     return None
 
 
+def _load_mat(path: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(str(path), squeeze_me=True)
+    except (MatReadError, OSError, ValueError, NotImplementedError, TypeError) as error:
+        raise UserError(f'{path} is not a MATLAB file that can be read: {error}') from None
+
+
+def _svhn(root: Path, split: str) -> Split | None:
+    path = root / f'{split}_32x32.mat'
+    if not path.is_file():
+        return None
+    content = _load_mat(path)
+    images = np.ascontiguousarray(content['X'].transpose(3, 0, 1, 2))
+    labels = [int(y) % 10 for y in content['y']]  # the digit 0 is stored as 10
+    return Split([str(digit) for digit in range(10)], images, labels)
+
+
+def _cars(root: Path, split: str) -> Split | None:
+    path = root / 'cars_annos.mat'
+    if not path.is_file():
+        return None
+    content = _load_mat(path)
+    rows = [a for a in content['annotations'] if bool(a['test']) == (split == 'test')]
+    images = [str(root / str(a['relative_im_path'])) for a in rows]
+    missing = next((f for f in images if not Path(f).is_file()), None)
+    if missing:
+        raise UserError(f'{path} names {missing}, which is not there')
+    names = [str(name) for name in content['class_names']]
+    return Split(names, images, [int(a['class']) - 1 for a in rows])
+
+
+def _aircraft(root: Path, split: str) -> Split | None:
+    folder = root / 'data' if (root / 'data').is_dir() else root
+    lists = {'train': 'images_variant_trainval.txt', 'test': 'images_variant_test.txt'}
+    if not all((folder / name).is_file() for name in lists.values()):
+        return None
+
+    def read(name: str) -> list[list[str]]:
+        rows = [line.split(' ', 1) for line in (folder / name).read_text().splitlines() if line]
+        wrong = next((row for row in rows if len(row) != 2), None)
+        if wrong:
+            raise UserError(f'{folder / name}: {wrong[0]!r} is not "<image> <variant>"')
+        return rows
+
+    classes = sorted({variant for _, variant in read(lists['train'])})
+    order = {name: i for i, name in enumerate(classes)}
+    rows = read(lists[split])
+    unknown = next((variant for _, variant in rows if variant not in order), None)
+    if unknown:
+        raise UserError(f'class {unknown!r} in {lists[split]} is not in {lists["train"]}')
+    images = [str(folder / 'images' / f'{name}.jpg') for name, _ in rows]
+    missing = next((f for f in images if not Path(f).is_file()), None)
+    if missing:
+        raise UserError(f'{folder / lists[split]} names {missing}, which is not there')
+    return Split(classes, images, [order[variant] for _, variant in rows])
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR's pickles, and nothing that could run code."""
 
@@ -153,7 +217,14 @@ def _unpickle(path: Path) -> dict[str, object]:
         raise UserError(f'{path} is not a CIFAR file: {error}') from None
 
 
-_READERS: tuple[Callable[[Path, str], Split | None], ...] = (_cub, _cifar, _folders)
+_READERS: tuple[Callable[[Path, str], Split | None], ...] = (
+    _cub,
+    _cars,
+    _aircraft,
+    _svhn,
+    _cifar,
+    _folders,
+)
 
 
 def read_split(root: str, split: str) -> Split:

@@ -121,8 +121,11 @@ class ContextAttention(nn.Module):
         return both.chunk(2, dim=1)
 
     def forward_paper(self, L: Tensor, L_N: Tensor) -> Tensor:
-        """`forward` as printed: fuse at full size, relate every position with every other."""
-        fused = L if self.W_l is None else self.W_l(L) + self.W_g(resize(L_N, L))  # Eq. 1
+        """`forward` as printed: fuse the maps, relate every position with every other.
+
+        W_g goes before the up-sampling here too: Table 5 counts it there.
+        """
+        fused = L if self.W_l is None else self.W_l(L) + resize(self.W_g(L_N), L)  # Eq. 1
         theta, phi = (fused, fused) if self.theta is None else (self.theta(fused), self.phi(fused))
         f = torch.bmm(theta.flatten(2).transpose(1, 2), phi.flatten(2))  # (N, n, n)
         f = f / f.shape[2] if self.relation == 'dot' else f.softmax(dim=2)  # Eqs. 5 to 7

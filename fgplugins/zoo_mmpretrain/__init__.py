@@ -15,15 +15,17 @@ warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
-from fgplugins.zoo_mmpretrain.heads import MethodHead  # noqa: E402
+from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: E402
 from fgplugins.zoo_mmpretrain.hooks import AttentionMapHook, EpochSeedHook  # noqa: E402
 from fgplugins.zoo_mmpretrain.losses import MaskDiversityLoss  # noqa: E402
+from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
 from fgplugins.zoo_mmpretrain.transforms import LoadImage  # noqa: E402
 
 __all__ = [
     'AttentionMapHook',
     'AutocastOptimWrapper',
+    'CLANNeck',
     'ClutteredDigits',
     'EpochSeedHook',
     'FineGrainedClassifier',
@@ -31,4 +33,5 @@ __all__ = [
     'LoadImage',
     'MaskDiversityLoss',
     'MethodHead',
+    'MultiBranchHead',
 ]

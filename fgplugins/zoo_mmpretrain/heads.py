@@ -14,9 +14,17 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from fgplugins.methods import Method, on_register
+from fgplugins.methods.clan import BranchClassifiers
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
-__all__ = ['MethodHead']
+__all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
+
+
+def stack_targets(data_samples: list[DataSample]) -> Tensor:
+    """Labels (N,), or class probabilities (N, Y) where Mixup or its kin has made them."""
+    if 'gt_score' in data_samples[0]:
+        return torch.stack([sample.gt_score for sample in data_samples])
+    return torch.cat([sample.gt_label for sample in data_samples])
 
 
 class MethodHead(ClsHead):
@@ -78,12 +86,50 @@ class MethodHead(ClsHead):
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The method's terms, each named ``loss_<term>`` so that mmengine sums them."""
-        if 'gt_score' in data_samples[0]:  # Mixup and its kin
-            target = torch.stack([sample.gt_score for sample in data_samples])
-        else:
-            target = torch.cat([sample.gt_label for sample in data_samples])
-        terms = self.method.loss(self.pre_logits(feats), target)
+        terms = self.method.loss(self.pre_logits(feats), stack_targets(data_samples))
         return {f'loss_{name}': value for name, value in terms.items()}
+
+
+class MultiBranchHead(ClsHead):
+    """Pools and classifies every map on its own, averages the scores: the head behind `CLANNeck`.
+
+    Args:
+        num_classes: Y.
+        in_channels: channels of the maps, in order: mid-level maps, the top map, the CLSA map.
+        branches: which of 'mid1' ... 'top', 'clsa' predict; all if None. All are trained.
+        topk: for MMPretrain's metrics.
+        init_cfg: mmengine's initialisation.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        branches: Sequence[str] | None = None,
+        topk: int | tuple[int, ...] = (1,),
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(topk=topk, init_cfg=init_cfg)
+        del self.loss_module
+        self.num_classes = num_classes
+        self.classifier = BranchClassifiers(in_channels, num_classes, branches)
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
+        """Each map (N, C, H, W), pooled to (N, C)."""
+        return [f.mean(dim=(2, 3)) for f in feats]
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Scores (N, Y)."""
+        return self.classifier.predict(self.classifier(self.pre_logits(feats)))
+
+    def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """Cross-entropy of every branch."""
+        scores = self.classifier(self.pre_logits(feats))
+        terms = self.classifier.loss(scores, stack_targets(data_samples))
+        return {f'loss_{name}': value for name, value in terms.items()}
+
+
+register(MODELS, MultiBranchHead)
 
 
 def _register_head(name: str, cls: type[Method]) -> None:

@@ -8,7 +8,6 @@ Importing `fgplugins` registers them. A method registered later, by anyone, is a
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import deque
 from typing import Any
@@ -111,14 +110,29 @@ def _register_generic(name: str, cls: type[Method]) -> None:
     _register(name, name, DEFAULT_BACKBONE, doc)
 
 
-def _register_preset(name: str, **defaults: Any) -> None:
-    method, backbone = re.fullmatch(r'([a-z0-9]+?)_(.+)', name).groups()
-    _register(name, method, backbone, f'{method} on {backbone}.', **defaults)
+def _register_preset(name: str, method: str, backbone: str, **defaults: Any) -> None:
+    _register(name, method, backbone, f'{get_method(method).__name__} on {backbone}.', **defaults)
 
 
 on_register(_register_generic)
 
-# WARN section 4.3 (AD 3, AW 4 on CIFAR) and 4.4 (fine-tuning the ImageNet network)
-_register_preset('warn_wrn28_10', taps=3, heads=4)
-_register_preset('warn_wrn40_10', taps=3, heads=4)
-_register_preset('warn_wide_resnet50_4', taps=3, heads=4)
+# WARN, section 4.3: AD 3, AW 4 on CIFAR; section 4.4: fine-tuning the ImageNet network
+_register_preset('warn_wrn28_10', 'warn', 'wrn28_10', taps=3, heads=4)
+_register_preset('warn_wrn40_10', 'warn', 'wrn40_10', taps=3, heads=4)
+_register_preset('warn_wide_resnet50_4', 'warn', 'wide_resnet50_4', taps=3, heads=4)
+
+# att2, Table 1: one, two and three levels of the VGG, progressive attention, ResNet-164; WARN,
+# Table 1, has it on wide residual networks
+_register_preset('att1_vgg', 'att2', 'att_vgg', taps=1, pool_first=True)
+_register_preset('att2_vgg', 'att2', 'att_vgg', taps=2, pool_first=True)
+_register_preset('att3_vgg', 'att2', 'att_vgg', taps=3, pool_first=True)
+_register_preset('pan_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, progressive=True)
+_register_preset('att2_resnet164', 'att2', 'preact_resnet164', taps=2)
+_register_preset('att2_wrn28_10', 'att2', 'wrn28_10', taps=2)
+_register_preset('att2_wrn40_10', 'att2', 'wrn40_10', taps=2)
+
+# CLAN, section 4.1: VGG-16 in two and three scales, ResNets in two
+_register_preset('clan_vgg16_bn', 'clan', 'clan_vgg16', taps=2, inner_channels=256)
+_register_preset('clan3_vgg16_bn', 'clan', 'clan_vgg16', taps=3, inner_channels=256)
+_register_preset('clan_resnet50', 'clan', 'resnet50', taps=2, inner_channels=512)
+_register_preset('clan_resnet101', 'clan', 'resnet101', taps=2, inner_channels=512)

@@ -1,0 +1,15 @@
+# att2, Table 1, (VGG-att2)-concat-pc; other rows by --cfg-options, as
+#   model.head.compat=dp, model.head.classify=indep
+_base_ = [
+    '_base_/datasets/cifar_flip.py',
+    '_base_/schedules/att2_vgg.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    type='FineGrainedClassifier',
+    backbone=dict(
+        type='TIMMBackbone', model_name='att_vgg', features_only=True, out_indices=(1, 2)
+    ),
+    head=dict(type='Att2Head', num_classes=10, taps=2, pool_first=True),
+)

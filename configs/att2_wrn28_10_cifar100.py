@@ -1,0 +1,7 @@
+# WRN-att2 of WARN, Table 1: att2 on WRN-28-10 by the same recipe
+_base_ = './warn_wrn28_10_cifar100.py'
+
+model = dict(
+    backbone=dict(out_indices=(1, 2)),
+    head=dict(_delete_=True, type='Att2Head', num_classes=100, taps=2),
+)

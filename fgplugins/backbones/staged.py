@@ -1,0 +1,136 @@
+"""A plain sequence of stages as a timm model: each stage's output is a feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.layers import ClassifierHead, get_device_dtype
+from timm.models._features import feature_take_indices
+from timm.models._manipulate import checkpoint
+from torch import Tensor, nn
+
+__all__ = ['StagedCNN']
+
+
+class StagedCNN(nn.Module):
+    """Stages one after the other, average pooling and a linear classifier.
+
+    Args:
+        stages: the stages.
+        channels: of each stage's output.
+        reductions: stride of each stage's output.
+        num_classes: 0 for no classifier.
+        in_chans: image channels.
+        global_pool: timm's pooling name.
+        drop_rate: dropout before the classifier.
+        device: where to create the classifier.
+        dtype: its type.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        channels: Sequence[int],
+        reductions: Sequence[int],
+        num_classes: int,
+        in_chans: int,
+        global_pool: str = 'avg',
+        drop_rate: float = 0.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.grad_checkpointing = False
+        self.stages = nn.Sequential(*stages)
+        self.feature_info = [
+            {'num_chs': c, 'reduction': r, 'module': f'stages.{i}'}
+            for i, (c, r) in enumerate(zip(channels, reductions, strict=True))
+        ]
+        self.num_features = self.head_hidden_size = channels[-1]
+        self.head = ClassifierHead(
+            self.num_features,
+            num_classes,
+            pool_type=global_pool,
+            drop_rate=drop_rate,
+            device=device,
+            dtype=dtype,
+        )
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """How timm groups the parameters by depth."""
+        return {'stem': r'^stages\.0\.', 'blocks': r'^stages\.(\d+)'}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute a stage's activations in the backward pass instead of storing them."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier; 0 classes removes it."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The final map and the chosen ones (timm's interface)."""
+        if output_fmt != 'NCHW':
+            raise ValueError(
+                f'{type(self).__name__} gives NCHW maps, not output_fmt={output_fmt!r}'
+            )
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        intermediates = []
+        for i, stage in enumerate(self.stages):
+            if stop_early and i > last:
+                break
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(stage, x)
+            else:
+                x = stage(x)
+            if i in take:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what the chosen maps do not need (timm's interface)."""
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        if last + 1 < len(self.stages):
+            self.stages = self.stages[: last + 1]
+            self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
+            prune_head = True
+        if prune_head:
+            self.reset_classifier(0, '')
+        return take
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last stage's map (N, C, H, W)."""
+        return self.forward_intermediates(x, indices=1)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
