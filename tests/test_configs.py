@@ -21,6 +21,12 @@ def test_there_are_configs() -> None:
     }
 
 
+def _image_size(cfg: Config) -> int:
+    from fgplugins.analysis.loading import pipeline_size
+
+    return pipeline_size(cfg.test_dataloader.dataset.pipeline)[0]
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_config(path: Path) -> None:
     init_default_scope('mmpretrain')
@@ -31,7 +37,8 @@ def test_config(path: Path) -> None:
 
     cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model).train()
-    channels, size = (1, 40) if 'digits' in path.stem else (3, 32 if 'cifar' in path.stem else 64)
+    channels = cfg.model.backbone.get('in_channels', 3)
+    size = min(64, {1: 40}.get(channels) or _image_size(cfg))
     raw = torch.randint(0, 256, (2, channels, size, size), dtype=torch.uint8)
     samples = [DataSample().set_gt_label(label) for label in (0, cfg.model.head.num_classes - 1)]
     batch = model.data_preprocessor({'inputs': list(raw), 'data_samples': samples}, training=True)

@@ -158,6 +158,38 @@ def test_the_zoos_own_heads_still_work() -> None:
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
+@pytest.mark.parametrize('levels', [(2, 3), (1, 2, 3)])
+def test_clan_as_neck_and_head_is_the_method(levels: tuple[int, ...]) -> None:
+    backbone = dict(type='ResNet', depth=18, out_indices=levels)
+    channels = [128, 256, 512][-len(levels) :]
+    whole = classifier(dict(type='CLANHead', taps=len(levels)), backbone).eval()
+    neck = dict(type='CLANNeck', in_channels=channels)
+    widths = (*channels, 512 * (len(levels) - 1))
+    parts = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=neck,
+            head=dict(type='MultiBranchHead', num_classes=5, in_channels=widths),
+        )
+    ).eval()
+    assert parts.neck.out_channels == widths
+    for p in whole.head.parameters():
+        nn.init.normal_(p, std=0.05)
+    parts.backbone.load_state_dict(whole.backbone.state_dict())
+    parts.neck.refinement.load_state_dict(whole.head.method.refinement.state_dict())
+    parts.head.classifier.load_state_dict(whole.head.method.classifier.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(parts(x), whole(x))
+    samples = [DataSample().set_gt_label(label) for label in (1, 4)]
+    ours, theirs = parts(x, samples, mode='loss'), whole(x, samples, mode='loss')
+    assert set(ours) == set(theirs)
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key])
+    with pytest.raises(ValueError, match=r'CLANNeck was built for in_channels'):
+        parts.neck([torch.randn(1, 7, 4, 4)])
+
+
 def test_mask_diversity_loss() -> None:
     masks = torch.rand(2, 3, 4, 4).flatten(2).softmax(dim=2).view(2, 3, 4, 4)
     from fgplugins.methods.warn import mask_diversity

@@ -13,7 +13,7 @@ from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy
 from torch import nn
 
 import fgplugins
-from fgplugins.analysis.complexity import count_complexity, paper_form
+from fgplugins.analysis.complexity import count_complexity, count_layers, paper_form
 from fgplugins.analysis.loading import load_model
 from fgplugins.zoo_timm.composed import choose_levels
 from fgplugins.zoo_timm.task import MethodTask, classification_task
@@ -54,6 +54,13 @@ def parameters(model: nn.Module) -> int:
         ('warn_wrn40_10', {'num_classes': 100}, 60_014_644),
         ('warn_wrn40_10', {'num_classes': 100, 'gate_norm': True}, 60_014_652),
         ('wide_resnet50_4', {'num_classes': 1000}, 223_439_144),
+        ('att2_vgg', {'num_classes': 10}, 14_736_458),
+        ('att2_vgg', {'num_classes': 10, 'compat': 'dp'}, 19_719_754),
+        ('att2_vgg', {'num_classes': 10, 'mask': 'sigmoid'}, 19_720_780),
+        ('att2_vgg', {'num_classes': 100, 'mask': 'sigmoid'}, 19_813_030),
+        ('att2_vgg', {'num_classes': 200, 'mask': 'sigmoid'}, 19_915_530),
+        ('clan_vgg16_bn', {'num_classes': 200}, 16_081_835),
+        ('clan3_vgg16_bn', {'num_classes': 200}, 17_337_734),
     ],
 )
 def test_parameters_to_the_unit(name: str, kwargs: dict, expected: int) -> None:
@@ -84,6 +91,64 @@ def test_macs(name: str, classes: int, macs: float | None, paper: float | None) 
         attention = ours.by_module['method'][1]
         assert attention < 26e6
         assert theirs.macs - ours.macs > 0.1e9
+
+
+@pytest.mark.parametrize(
+    ('name', 'layers', 'with_products', 'ours_at_most'),
+    [
+        ('clan_vgg16_bn', 62.30, 62.61, 62.4),
+        ('clan3_vgg16_bn', 64.83, 70.18, 65.4),
+    ],
+)
+def test_table_5_of_clan(
+    name: str, layers: float, with_products: float, ours_at_most: float
+) -> None:
+    """The paper's complexities, to the digit, in its own order; ours are lower."""
+    loaded, size = load_model(name, model_kwargs=['num_classes=200']), (3, 448, 448)
+    alone, products = count_layers(loaded.model, size, paper_form(loaded))
+    assert round(alone / 1e9, 2) == layers
+    assert round((alone + products) / 1e9, 2) == with_products
+    assert sum(count_layers(loaded.model, size)) / 1e9 <= ours_at_most
+
+
+def test_the_dead_branch_of_att2() -> None:
+    """pc under a softmax: two convolutions and a linear layer less, and the scorers' biases."""
+    with torch.device('meta'):
+        alive = timm.create_model('att2_vgg', num_classes=10, mask='sigmoid')
+        dead = timm.create_model('att2_vgg', num_classes=10)
+    branch = parameters(alive.method.global_branch)
+    assert branch == 4_984_320
+    assert parameters(alive) - parameters(dead) == branch + 2
+
+
+def test_levels_of_clans_vgg_are_timms_own_layers() -> None:
+    """conv4_3, conv5_2 and the end, with timm's weights."""
+    ours, theirs = timm.create_model('clan_vgg16'), timm.create_model('vgg16_bn')
+    theirs.load_state_dict(ours.state_dict())
+    assert ours.pretrained_cfg['hf_hub_id'] == theirs.pretrained_cfg['hf_hub_id']
+    x = torch.randn(1, 3, 64, 64)
+    outputs = {}
+    convolutions = [i for i, m in enumerate(theirs.features) if isinstance(m, nn.Conv2d)]
+    for name, position in (('conv4_3', 9), ('conv5_2', 11)):  # counted from zero
+        relu = theirs.features[convolutions[position] + 2]
+        relu.register_forward_hook(lambda m, a, out, n=name: outputs.__setitem__(n, out.clone()))
+    with torch.no_grad():
+        last = theirs.eval().forward_features(x)
+        maps = ours.eval().forward_intermediates(x, intermediates_only=True)
+    for a, b in zip(maps, (outputs['conv4_3'], outputs['conv5_2'], last), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('name', timm.list_models(module='fg_models'))
+def test_presets_build_and_run(name: str) -> None:
+    if name.startswith(('warn_wide_resnet50_4', 'warn_wrn40', 'att2_wrn40', 'clan_resnet101')):
+        with torch.device('meta'):  # large: the smaller sister is run
+            assert parameters(timm.create_model(name)) > 0
+        return
+    model = timm.create_model(name, num_classes=5).eval()
+    C, H, W = model.pretrained_cfg['input_size']
+    with torch.no_grad():
+        assert model(torch.randn(1, C, min(H, 64), min(W, 64))).shape == (1, 5)
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)

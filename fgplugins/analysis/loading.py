@@ -185,7 +185,7 @@ def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) 
     return LoadedModel(
         Path(name).stem,
         model,
-        (channels, *_pipeline_size(pipeline_cfg)),
+        (channels, *pipeline_size(pipeline_cfg)),
         features if has_method else None,
         model.head.method if has_method else None,
         read_image,
@@ -193,7 +193,7 @@ def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) 
     )
 
 
-def _pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
+def pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
     """Height and width that a test pipeline ends with: its last crop or resize."""
     for step in reversed(pipeline):
         size = step.get('crop_size') or step.get('scale')

@@ -154,9 +154,9 @@ class Att2(Method):
         return [self._attend_level(s, L, g) for s, L in enumerate(features)]
 
     def _attend_level(self, s: int, L: Tensor, g: Tensor | None) -> Tensor:
-        N, C, H, W = L.shape
-        if g is not None and str(C) in self.projections:
-            g = self.projections[str(C)](g)
+        width = str(self.in_channels[s])
+        if g is not None and width in self.projections:
+            g = self.projections[width](g)
         if self.compat == 'dp':
             c = torch.einsum('nchw,nc->nhw', L, g)  # Eq. 3
         else:
@@ -165,7 +165,7 @@ class Att2(Method):
             if g is not None:
                 c = c + u(g).unsqueeze(2)  # ... + <u, g>, where it does not cancel
         if self.mask == 'softmax':
-            return c.flatten(1).softmax(dim=1).view(N, H, W)  # Eq. 1
+            return c.flatten(1).softmax(dim=1).view_as(c)  # Eq. 1
         return c.sigmoid()  # not in the paper's own models
 
     def _pool(self, L: Tensor, a: Tensor) -> Tensor:

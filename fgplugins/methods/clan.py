@@ -93,9 +93,9 @@ class ContextAttention(nn.Module):
         k = self.W_k(L).flatten(2)
         n = H * W
         if self.relation != 'dot':
-            y = F.scaled_dot_product_attention(
-                theta.transpose(1, 2), phi.transpose(1, 2), k.transpose(1, 2), scale=1.0
-            ).transpose(1, 2)  # Eqs. 2, 5, 6
+            query, key, value = (x.transpose(1, 2).unsqueeze(1) for x in (theta, phi, k))
+            y = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # Eqs. 2, 5, 6
+            y = y.squeeze(1).transpose(1, 2)
         elif n > self.inner_channels:
             phi_k = torch.bmm(phi, k.transpose(1, 2)) / n  # (N, C_int, C_int)
             y = torch.bmm(phi_k.transpose(1, 2), theta)  # Eqs. 2, 7

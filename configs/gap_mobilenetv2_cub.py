@@ -1,0 +1,14 @@
+# The control on a small backbone, for a CPU. Weights of timm's mobilenetv2_100: --pretrained FILE
+_base_ = [
+    '_base_/datasets/cub_160.py',
+    '_base_/schedules/finetune_small.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    type='FineGrainedClassifier',
+    backbone=dict(
+        type='TIMMBackbone', model_name='mobilenetv2_100', features_only=True, out_indices=(4,)
+    ),
+    head=dict(type='GAPHead', num_classes=200),
+)

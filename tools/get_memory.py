@@ -1,0 +1,66 @@
+r"""What a method adds to the memory of training, in our form and in the paper's order.
+
+    python tools/get_memory.py clan3_vgg16_bn --model-kwargs num_classes=200 --sizes 224 448 672
+
+Counted are the bytes that autograd keeps for the backward pass of one image, above the backbone's
+maps: exact numbers, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.analysis.memory import saved_bytes
+from fgplugins.cli import main_guard
+from fgplugins.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        '--sizes', type=int, nargs='+', default=[224, 448], help='sides of the images (224 448)'
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the numbers to this file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    loaded = load_model(args.model, None, args.model_kwargs, args.cfg_options)
+    if loaded.method is None:
+        raise UserError(f'{args.model} is a plain network; it has no method to measure')
+    if min(args.sizes) < 1:
+        raise UserError(f'--sizes {args.sizes}: must be positive')
+    rows = []
+    print(f'{loaded.name}: bytes kept for the backward pass of one image\n')
+    print(f'{"size":>6}  {"positions":>24}  {"ours":>14}  {"paper order":>14}  ratio')
+    for size in args.sizes:
+        try:
+            with torch.no_grad():
+                features = loaded.features(torch.zeros(1, loaded.input_size[0], size, size))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f'{args.model} does not run on {size} x {size}: {reason}') from error
+        features = [f.clone().requires_grad_() for f in features]
+        known = [*features, *loaded.method.parameters(), *loaded.method.buffers()]
+        ours = saved_bytes(lambda f=features: loaded.method(f), known)
+        paper = saved_bytes(lambda f=features: loaded.method.forward_paper(f), known)
+        positions = [f.shape[2] * f.shape[3] for f in features]
+        rows.append({'size': size, 'positions': positions, 'ours': ours, 'paper': paper})
+        shown = ' + '.join(map(str, positions))
+        print(f'{size:>6}  {shown:>24}  {ours:>14,}  {paper:>14,}  {paper / ours:.2f}')
+    if args.json:
+        content = {'model': loaded.name, 'rows': rows}
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main_guard(main)
