@@ -197,6 +197,8 @@ def test_arguments_reach_the_method_or_the_backbone() -> None:
     assert model(torch.randn(1, 1, 64, 64)).shape == (1, 3)
     chosen = timm.create_model('warn', backbone='resnet10t', num_classes=3, levels=(1, -1))
     assert [info['reduction'] for info in chosen.feature_info] == [4, 32]
+    named = timm.create_model('att2_vgg', levels=(0, 2))  # in place of the preset's own
+    assert [info['num_chs'] for info in named.feature_info] == [256, 512]
     with pytest.raises(TypeError, match='headz'):
         timm.create_model('warn', backbone='resnet10t', headz=3)
 

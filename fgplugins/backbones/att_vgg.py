@@ -24,6 +24,7 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
+from fgplugins.backbones.cifar_wrn import cifar_cfg
 from fgplugins.backbones.staged import StagedCNN
 
 __all__ = ['AttentionVGG', 'ProgressiveGate']
@@ -122,26 +123,14 @@ class ClanVGG(VGG):
         ]
 
 
-_CIFAR = {
-    'num_classes': 10,
-    'input_size': (3, 32, 32),
-    'pool_size': (8, 8),
-    'crop_pct': 1.0,
-    'interpolation': 'bilinear',
-    'mean': (0.4914, 0.4822, 0.4465),
-    'std': (0.2470, 0.2435, 0.2616),
-    'first_conv': 'stages.0.0',
-    'classifier': 'head.fc',
-    'license': 'apache-2.0',
-}
-
 default_cfgs = {
-    'att_vgg': _CIFAR,
+    'att_vgg': cifar_cfg(first_conv='stages.0.0'),
     # the same network as timm's, so the same published weights
-    'clan_vgg16': timm.get_pretrained_cfg('vgg16_bn').to_dict(),
-}
-default_cfgs['clan_vgg16'] = {
-    k: v for k, v in default_cfgs['clan_vgg16'].items() if k not in ('architecture', 'tag')
+    'clan_vgg16': {
+        k: v
+        for k, v in timm.get_pretrained_cfg('vgg16_bn').to_dict().items()
+        if k not in ('architecture', 'tag')
+    },
 }
 
 

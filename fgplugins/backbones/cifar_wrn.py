@@ -12,11 +12,13 @@ attends to, and what each next layer really reads.
 from __future__ import annotations
 
 import torch
-from timm.layers import BatchNormAct2d, ClassifierHead, get_device_dtype
+from timm.layers import BatchNormAct2d, ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
+
+from fgplugins.backbones.staged import ClassifiedCNN
 
 __all__ = ['CifarWideResNet']
 
@@ -82,7 +84,7 @@ class WideGroup(nn.Sequential):
         return x
 
 
-class CifarWideResNet(nn.Module):
+class CifarWideResNet(ClassifiedCNN):
     """WRN-depth-width with three feature maps at strides 1, 2 and 4.
 
     Args:
@@ -152,20 +154,6 @@ class CifarWideResNet(nn.Module):
         block = r'^stages\.(\d+)' if coarse else r'^stages\.(\d+)\.(\d+)'
         return {'stem': r'^stem', 'blocks': [(block, None), (r'^norm', (99999,))]}
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute a group's activations in the backward pass instead of storing them."""
-        self.grad_checkpointing = enable
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier; 0 classes removes it."""
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
-
     def forward_intermediates(
         self,
         x: Tensor,
@@ -211,25 +199,14 @@ class CifarWideResNet(nn.Module):
         if last + 1 < len(self.stages):
             self.norm = self.stages[last + 1][0].norm1
             self.stages = self.stages[: last + 1]
-            self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
-            prune_head = True
-        if prune_head:
+            self.end_at(last)
+        elif prune_head:
             self.reset_classifier(0, '')
         return take
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The final activated map (N, C, H / 4, W / 4)."""
-        return self.forward_intermediates(x, indices=1)[0]
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-
-def _cfg(**kwargs: object) -> dict[str, object]:
-    # mean and deviation of the CIFAR-10 training images
+def cifar_cfg(**kwargs: object) -> dict[str, object]:
+    """Timm's settings of a network for CIFAR; mean and deviation of CIFAR-10's training images."""
     return {
         'num_classes': 10,
         'input_size': (3, 32, 32),
@@ -247,9 +224,9 @@ def _cfg(**kwargs: object) -> dict[str, object]:
 
 default_cfgs = generate_default_cfgs(
     {
-        'wrn28_10.untrained': _cfg(),
-        'wrn40_10.untrained': _cfg(),
-        'preact_resnet164.untrained': _cfg(),
+        'wrn28_10.untrained': cifar_cfg(),
+        'wrn40_10.untrained': cifar_cfg(),
+        'preact_resnet164.untrained': cifar_cfg(),
     }
 )
 

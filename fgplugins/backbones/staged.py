@@ -10,10 +10,49 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
-__all__ = ['StagedCNN']
+__all__ = ['ClassifiedCNN', 'StagedCNN']
 
 
-class StagedCNN(nn.Module):
+class ClassifiedCNN(nn.Module):
+    """What timm asks of a network whose ``head`` classifies its final map."""
+
+    feature_info: list[dict[str, object]]
+    head: ClassifierHead
+    num_features: int
+    head_hidden_size: int
+    num_classes: int
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the stages' activations in the backward pass instead of storing them."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier; 0 classes removes it."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The final map (N, C, H, W)."""
+        return self.forward_intermediates(x, indices=1)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def end_at(self, last: int) -> None:
+        """Let the features end at map number ``last``; the classifier, sized for another, goes."""
+        self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
+        self.reset_classifier(0, '')
+
+
+class StagedCNN(ClassifiedCNN):
     """Stages one after the other, average pooling and a linear classifier.
 
     Args:
@@ -68,20 +107,6 @@ class StagedCNN(nn.Module):
         """How timm groups the parameters by depth."""
         return {'stem': r'^stages\.0\.', 'blocks': r'^stages\.(\d+)'}
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute a stage's activations in the backward pass instead of storing them."""
-        self.grad_checkpointing = enable
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier; 0 classes removes it."""
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
-
     def forward_intermediates(
         self,
         x: Tensor,
@@ -119,18 +144,7 @@ class StagedCNN(nn.Module):
         take, last = feature_take_indices(len(self.feature_info), indices)
         if last + 1 < len(self.stages):
             self.stages = self.stages[: last + 1]
-            self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
-            prune_head = True
-        if prune_head:
+            self.end_at(last)
+        elif prune_head:
             self.reset_classifier(0, '')
         return take
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's map (N, C, H, W)."""
-        return self.forward_intermediates(x, indices=1)[0]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))

@@ -94,6 +94,8 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> ComposedModel:
         merged = {**defaults, 'backbone': backbone, **kwargs}
+        if 'levels' in kwargs and 'taps' not in kwargs:
+            merged.pop('taps', None)  # the preset's number gives way to levels that are named
         return _create(name, method, merged.pop('backbone'), pretrained, **merged)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
