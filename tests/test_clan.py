@@ -233,6 +233,26 @@ def test_a_uniform_map_is_average_pooling() -> None:
     torch.testing.assert_close(scores, expected, atol=1e-12, rtol=0)
 
 
+def test_attention_is_clsa_and_grad_cam() -> None:
+    """Grad-CAM of a branch, by autograd: ReLU(sum_c mean_x(d score / d L_c) L_c), times n."""
+    model, features = small()
+    maps = model.attention(features)
+    assert [m.shape[1] for m in maps] == [2, 2, 3]  # M and CAM; two R(M) and CAM
+    predicted = model(features).argmax(dim=1)
+    refined = [L.detach().requires_grad_() for L in model.refinement.refine(features)]
+    levels = [*refined, features[-1].requires_grad_()]
+    for s, (name, L) in enumerate(zip(('mid1', 'mid2', 'top'), levels, strict=True)):
+        scores = model.classifier.fc[name](L.mean(dim=(2, 3)))
+        score = scores.gather(1, predicted[:, None]).sum()
+        alpha = torch.autograd.grad(score, L)[0].mean(dim=(2, 3))
+        cam = torch.einsum('nc,nchw->nhw', alpha, L).relu() * L.shape[2] * L.shape[3]
+        torch.testing.assert_close(maps[s][:, -1], cam, atol=1e-12, rtol=1e-10)
+        if name != 'top':
+            M = model.refinement.spatial[s](L)
+            expected = (M - M.amin(dim=(2, 3), keepdim=True))[:, 0]
+            torch.testing.assert_close(maps[s][:, 0], expected, atol=1e-12, rtol=1e-10)
+
+
 def test_refinement_as_a_neck_gives_what_the_branches_pool() -> None:
     model, features = small()
     maps = model.refinement(features)

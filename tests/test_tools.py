@@ -348,7 +348,54 @@ def test_mistakes_in_other_tools(
     assert_one_error(in_process(name, *arguments), message)
 
 
-@pytest.mark.parametrize('name', ['train', 'test', 'get_flops', 'show_attention'])
+def test_layers_and_memory(in_process: object, tmp_path: Path) -> None:
+    kwargs = ['--model-kwargs', 'backbone=resnet10t', 'num_classes=3']
+    done = in_process('get_flops', 'clan', *kwargs, '--shape', '64', '--layers', '--json', 'l.json')
+    assert done.returncode == 0 and "by layers, in the paper's order" in done.stdout, done.stderr
+    counts = json.loads((tmp_path / 'l.json').read_text())
+    assert counts['ours']['with_products'] > counts['ours']['layers'] > 0
+
+    sizes = ['--sizes', '128', '256', '512', '--json', 'm.json']
+    done = in_process(
+        'get_memory', 'clan', '--model-kwargs', 'backbone=resnet10t', 'inner_channels=8', *sizes
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'm.json').read_text())['rows']
+    positions = [sum(row['positions']) for row in rows]
+    growth = [
+        (b['ours'] - a['ours']) / (q - p)
+        for a, b, p, q in zip(rows, rows[1:], positions, positions[1:], strict=False)
+    ]
+    assert growth[1] == pytest.approx(growth[0], rel=0.05), 'linear in the number of positions'
+    assert rows[2]['paper'] > 2 * rows[2]['ours']
+
+
+def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> None:
+    import timm
+
+    kwargs = {'backbone': 'clutter_cnn', 'in_chans': 1, 'num_classes': 3, 'compat': 'dp'}
+    torch.save(timm.create_model('att2', **kwargs).state_dict(), tmp_path / 'a.pth')
+    rng = np.random.default_rng(0)
+    for name in ('x', 'y'):
+        Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(tmp_path / f'{name}.png')
+    arguments = ['a.pth', 'x.png', '--model-kwargs', *(f'{k}={v}' for k, v in kwargs.items())]
+    pictures = {}
+    for name, query in (('own', []), ('same', ['x.png']), ('other', ['y.png'])):
+        asked = ['--query', *query] if query else []
+        done = in_process('show_attention', 'att2', *arguments, *asked, '--out', f'{name}.png')
+        assert done.returncode == 0, done.stderr
+        pictures[name] = np.asarray(Image.open(tmp_path / f'{name}.png'))
+    assert np.array_equal(pictures['own'], pictures['same'])
+    assert not np.array_equal(pictures['own'], pictures['other'])
+
+    torch.save(
+        timm.create_model('gap', **{**kwargs, 'compat': None}).state_dict(), tmp_path / 'a.pth'
+    )
+    done = in_process('show_attention', 'gap', *arguments[:-1], '--query', 'y.png')
+    assert_one_error(done, '--query: GAP does not take a query')
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'get_flops', 'get_memory', 'show_attention'])
 def test_help(in_process: object, name: str) -> None:
     done = in_process(name, '--help')
     assert done.returncode == 0 and 'python tools/' in done.stdout

@@ -337,15 +337,23 @@ class CLAN(Method):
         return self.classifier.predict(self.classifier(pooled))
 
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """M^s (N, 1, H_s, W_s) of each mid level, and all R(M^s) (N, N-1, h, w) on the top one.
+        """What the paper's figures show, of each level.
 
-        M may be negative; it is shown above its smallest value in the image.
+        First the spatial attention (Fig. 6): M^s (N, 1, H_s, W_s) of a mid level, all R(M^s) of the
+        top one; M may be negative and is shown above its smallest value in the image. Then what
+        the level's branch bases the predicted class on (Figs. 4, 5): Grad-CAM, which behind pooling
+        and a linear layer is the class activation map.
         """
-        self.check_features(features)
-        refined, top = self.refinement.refine(features), features[-1]
+        scores, refined = self(features), self.refinement.refine(features)
+        predicted, top = scores.argmax(dim=1), features[-1]
         M = [m(L) for m, L in zip(self.refinement.spatial, refined, strict=True)]
         M.append(torch.cat([resize(m, top) for m in M], dim=1))
-        return [m - m.amin(dim=(2, 3), keepdim=True) for m in M]
+        masks = []
+        for name, m, L in zip(self.classifier.names, M, (*refined, top), strict=False):
+            w = self.classifier.fc[name].weight[predicted]
+            cam = torch.einsum('nc,nchw->nhw', w, L).relu().unsqueeze(1)
+            masks.append(torch.cat([m - m.amin(dim=(2, 3), keepdim=True), cam], dim=1))
+        return masks
 
     def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of every branch, as ``ce_mid1`` ... ``ce_top``, ``ce_clsa``."""
