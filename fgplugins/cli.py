@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from fgplugins.errors import UserError
 
-__all__ = ['main_guard', 'one_line']
+__all__ = ['main_guard', 'need_mmpretrain', 'one_line']
 
 
 def one_line(error: BaseException) -> str:
@@ -18,6 +18,15 @@ def one_line(error: BaseException) -> str:
         text = text.rstrip().split('UserError: ')[-1]
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return ' '.join(lines) if lines else type(error).__name__
+
+
+def need_mmpretrain() -> None:
+    """End a command line with one line if MMPretrain is not installed, or installed twice."""
+    try:
+        import fgplugins.zoo_mmpretrain  # noqa: F401
+    except ImportError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
 
 
 def main_guard(main: Callable[[], None]) -> None:

@@ -164,11 +164,50 @@ def test_missing_contract_members_are_reported_when_registering() -> None:
     assert 'half' not in METHODS and 'odd' not in METHODS
 
 
+def test_entry_points_are_found_and_a_broken_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two installed packages: one registers a method, the other fails to import."""
+    from fgplugins.methods.base import load_entry_points
+
+    for name, text in {
+        'sixth_method_plugin': (
+            'import fgplugins\n'
+            "@fgplugins.register_method('sixth')\n"
+            "class Sixth(fgplugins.get_method('gap')):\n"
+            '    pass\n'
+        ),
+        'broken_method_plugin': 'raise RuntimeError("out of order")\n',
+    }.items():
+        (tmp_path / f'{name}.py').write_text(text)
+        info = tmp_path / f'{name}-1.0.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
+        (info / 'entry_points.txt').write_text(f'[fgplugins.methods]\n{name} = {name}\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(UserWarning, match='broken_method_plugin.*left out: RuntimeError'):
+        load_entry_points()
+    try:
+        assert 'sixth' in list_methods()
+        import timm
+
+        model = timm.create_model('sixth', backbone='resnet10t', num_classes=3)
+        assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+        from mmpretrain.registry import MODELS
+
+        import fgplugins.zoo_mmpretrain  # noqa: F401
+
+        assert MODELS.get('SixthHead').method_class is get_method('sixth')
+    finally:
+        METHODS._obj_map.pop('sixth', None)
+
+
 def test_the_maths_imports_torch_and_nothing_else() -> None:
     """DESIGN: methods -> torch; base alone takes fvcore's Registry."""
     folder = Path(fgplugins.__file__).parent / 'methods'
     allowed = {
-        'torch', 'fgplugins', '__future__', 'collections', 'math', 'inspect', 'importlib', 'typing'
+        'torch', 'fgplugins', '__future__', 'collections', 'math', 'inspect', 'importlib', 'typing',
+        'warnings',
     }  # fmt: skip
     for file in folder.glob('*.py'):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -395,6 +395,21 @@ def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> 
     assert_one_error(done, '--query: GAP does not take a query')
 
 
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_without_mmpretrain_the_extra_is_named(name: str, tmp_path: Path) -> None:
+    code = (
+        'import importlib.metadata as m, runpy, sys\n'
+        'def version(name, real=m.version):\n'
+        "    if name.startswith(('mm', 'onedl')):\n"
+        '        raise m.PackageNotFoundError(name)\n'
+        '    return real(name)\n'
+        'm.version = version\n'
+        f"runpy.run_path({str(ROOT / 'tools' / f'{name}.py')!r}, run_name='__main__')\n"
+    )
+    done = run(sys.executable, '-c', code, cwd=tmp_path)
+    assert_one_error(done, "pip install 'fgplugins[mm]'")
+
+
 @pytest.mark.parametrize('name', ['train', 'test', 'get_flops', 'get_memory', 'show_attention'])
 def test_help(in_process: object, name: str) -> None:
     done = in_process(name, '--help')

@@ -1,6 +1,6 @@
 """Test a trained model.
 
-python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
+    python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from fgplugins.cli import main_guard
+from fgplugins.cli import main_guard, need_mmpretrain
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import running
+
+need_mmpretrain()
+
+from mmengine.evaluator import DumpResults  # noqa: E402
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from fgplugins.zoo_mmpretrain import running  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

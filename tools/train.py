@@ -1,7 +1,7 @@
 """Train a model from a config.
 
-python tools/train.py configs/warn_cnn_digits.py
-python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+    python tools/train.py configs/warn_cnn_digits.py
+    python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
-
-from fgplugins.cli import main_guard
+from fgplugins.cli import main_guard, need_mmpretrain
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import running
+
+need_mmpretrain()
+
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner, find_latest_checkpoint  # noqa: E402
+
+from fgplugins.zoo_mmpretrain import running  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,6 +13,7 @@ class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
@@ -177,11 +178,21 @@ def on_register(listener: Callable[[str, type[Method]], None]) -> None:
 
 
 def load_entry_points(group: str = 'fgplugins.methods') -> None:
-    """Import the modules that installed packages declare in the entry-point group, once each."""
+    """Import the modules that installed packages declare in the entry-point group, once each.
+
+    One that fails is named in a warning and left out; the others are not its victims.
+    """
     for point in entry_points(group=group):
         if point.value not in _searched:
             _searched.add(point.value)
-            point.load()
+            try:
+                point.load()
+            except Exception as error:
+                warnings.warn(
+                    f'fgplugins: the entry point {point.name!r} ({point.value}) failed and is left '
+                    f'out: {type(error).__name__}: {error}',
+                    stacklevel=2,
+                )
 
 
 def list_methods() -> list[str]:
