@@ -8,7 +8,12 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
-MAINTAINED = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmpretrain>=1.3.6']
+MAINTAINED = [
+    'onedl-mmengine>=0.10.12',
+    'onedl-mmcv>=2.3.6',
+    'onedl-mmpretrain>=1.3.6',
+    'setuptools>=70.1',  # imported by mmengine, and not part of Python 3.12's environments
+]
 ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
 
 

@@ -1,6 +1,6 @@
 """Test a trained model.
 
-    python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
+python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train a model from a config.
 
-    python tools/train.py configs/warn_cnn_digits.py
-    python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+python tools/train.py configs/warn_cnn_digits.py
+python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
 """
 
 from __future__ import annotations
