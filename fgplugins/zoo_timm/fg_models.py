@@ -8,6 +8,7 @@ Importing `fgplugins` registers them. A method registered later, by anyone, is a
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import deque
 from typing import Any
@@ -28,6 +29,9 @@ DEFAULT_BACKBONE = 'resnet50'
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
+_default_layers = functools.lru_cache(classifier_layers)
+
+
 def _composed_cfg(method: str, backbone: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The backbone's image settings, without its weights, and the layers' names in the model."""
     cfg = timm.get_pretrained_cfg(backbone)
@@ -43,7 +47,8 @@ def _composed_cfg(method: str, backbone: str, kwargs: dict[str, Any]) -> dict[st
     levels = kwargs.get('levels')
     taps = kwargs.get('taps') if levels is None else len(levels)
     own = {k: v for k, v in kwargs.items() if k in method_arguments(cls)}
-    names = tuple(f'method.{name}' for name in classifier_layers(cls, taps, **own))
+    layers = classifier_layers(cls, taps, **own) if own else _default_layers(cls, taps)
+    names = tuple(f'method.{name}' for name in layers)
     kept['classifier'] = names[0] if len(names) == 1 else names
     return kept
 
@@ -101,7 +106,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
-    cfg = PretrainedCfg(**_composed_cfg(method, backbone, defaults))
+    cfg = PretrainedCfg(**_composed_cfg(method, backbone, {'taps': defaults.get('taps')}))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))
 
