@@ -98,7 +98,7 @@ class StagedCNN(ClassifiedCNN):
         )
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
