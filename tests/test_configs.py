@@ -55,6 +55,8 @@ def test_config(path: Path) -> None:
         cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
     )
     for scheduler in schedulers:
+        if scheduler.get('convert_to_iter_based'):
+            scheduler = {**scheduler, 'epoch_length': 10}  # as the runner does
         PARAM_SCHEDULERS.build({**scheduler, 'optimizer': wrapper})
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         for step in loader.dataset.pipeline:
