@@ -1,18 +1,7 @@
-# att2, Table 1, (VGG-att2)-concat-pc; other rows by --cfg-options, as
-#   model.head.compat=dp, model.head.classify=indep
-_base_ = [
-    '_base_/datasets/cifar_flip.py',
-    '_base_/schedules/att2_vgg.py',
-    '_base_/default_runtime.py',
-]
+# att2, Table 1, (VGG-att2)-concat-pc, CIFAR-100
+_base_ = './att2_vgg_cifar10.py'
 
-model = dict(
-    type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='att_vgg', features_only=True, out_indices=(1, 2)
-    ),
-    head=dict(type='Att2Head', num_classes=100, taps=2, pool_first=True),
-)
+model = dict(head=dict(num_classes=100))
 data_preprocessor = dict(num_classes=100)
 train_dataloader = dict(dataset=dict(data_root='data/cifar100'))
 val_dataloader = dict(dataset=dict(data_root='data/cifar100'))
