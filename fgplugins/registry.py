@@ -4,9 +4,18 @@ from fgplugins.zoo_mmpretrain.registry import (
     DATASETS,
     FUNCTIONS,
     HOOKS,
+    METRICS,
     MODELS,
     OPTIM_WRAPPERS,
     TRANSFORMS,
 )
 
-__all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']
+__all__ = [
+    'DATASETS',
+    'FUNCTIONS',
+    'HOOKS',
+    'METRICS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'TRANSFORMS',
+]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import fgplugins
 from fgplugins.methods import METHODS, Method, get_method, list_methods, register_method
@@ -23,8 +24,35 @@ def build(name: str) -> tuple[Method, int]:
 
 
 def maps(taps: int, N: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    levels = zip(CHANNELS[-taps:], SIZES[-taps:], strict=True)
-    return [torch.randn(N, C, H, W, dtype=dtype).relu() for C, (H, W) in levels]
+    """Maps as a backbone gives them: each computed from the one before, with gradients on."""
+    features: list[Tensor] = []
+    for C, size in zip(CHANNELS[-taps:], SIZES[-taps:], strict=True):
+        x = torch.randn(N, C, *size, dtype=dtype, requires_grad=True)
+        if features:
+            below = F.interpolate(features[-1], size, mode='bilinear').cumsum(dim=1)
+            x = x + 0.1 * below[:, torch.arange(C) % below.shape[1]]
+        features.append(x.relu())
+        features[-1].retain_grad()
+    return features
+
+
+def second_network(x: Tensor) -> list[Tensor]:
+    """A stand-in for a second backbone: maps of the last level's channels."""
+    return [x.mean(dim=1, keepdim=True).tanh() * torch.linspace(-1, 1, CHANNELS[-1])[:, None, None]]
+
+
+def all_terms(method: Method, features: list[Tensor], target: Tensor) -> dict[str, Tensor]:
+    """The loss terms of training: the method's, and its training-only part's."""
+    terms = method.loss(features, target)
+    regularizer = method.regularizer()
+    if regularizer is not None:
+        images = torch.randn(len(target), 3, 8, 6)
+        added = regularizer(images, features, target, second_network)
+        assert not set(added) & set(terms)
+        sum(added.values()).backward(retain_graph=True)
+        assert all(p.grad is not None for p in regularizer.parameters())
+        terms |= added
+    return terms
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -44,13 +72,13 @@ class TestEveryMethod:
             assert mask.ndim == 4 and (mask.shape[0], *mask.shape[2:]) == (N, H, W)
             assert mask.isfinite().all() and (mask >= 0).all()
 
-        terms = method.loss(features, torch.arange(N) % CLASSES)
+        terms = all_terms(method, features, torch.arange(N) % CLASSES)
         assert terms and all(v.ndim == 0 and v.isfinite() for v in terms.values())
 
     def test_every_parameter_gets_a_gradient(self, name: str, N: int, training: bool) -> None:
         method, taps = build(name)
         method.train(training)
-        features = [f.requires_grad_() for f in maps(taps, N)]
+        features = maps(taps, N)
         sum(method.loss(features, torch.arange(N) % CLASSES).values()).backward()
         assert [k for k, p in method.named_parameters() if p.grad is None] == []
         assert all(f.grad is not None for f in features)
@@ -206,8 +234,8 @@ def test_the_maths_imports_torch_and_nothing_else() -> None:
     """DESIGN: methods -> torch; base alone takes fvcore's Registry."""
     folder = Path(fgplugins.__file__).parent / 'methods'
     allowed = {
-        'torch', 'fgplugins', '__future__', 'collections', 'math', 'inspect', 'importlib', 'typing',
-        'warnings',
+        'torch', 'fgplugins', '__future__', 'collections', 'contextlib', 'math', 'inspect',
+        'importlib', 'typing', 'warnings',
     }  # fmt: skip
     for file in folder.glob('*.py'):
         for node in ast.walk(ast.parse(file.read_text())):

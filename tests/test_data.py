@@ -217,6 +217,84 @@ def test_aircraft_as_published(tmp_path: Path) -> None:
         read_split(str(tmp_path), 'test')
 
 
+def caltech256(root: Path, sizes: dict[str, int]) -> Path:
+    for name, count in sizes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f'{name[:3]}_{i:04}.jpg').touch()
+    return root
+
+
+CALTECH = {'001.ak47': 98, '002.american-flag': 97, '056.dog': 80, '257.clutter': 30}
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_caltech256_as_published(tmp_path: Path, inside: bool) -> None:
+    images = caltech256(tmp_path / '256_ObjectCategories', CALTECH)
+    (images / '056.dog' / 'greg' / 'vision309').mkdir(parents=True)  # as in the archive
+    (images / '056.dog' / 'RENAME2').touch()
+    root = str(images if inside else tmp_path)
+    whole, test = read_split(root, 'train'), read_split(root, 'test')
+    assert whole.classes == test.classes == ['ak47', 'american-flag', 'dog']
+    assert [test.labels.count(y) for y in range(3)] == [25, 25, 25]
+    assert [whole.labels.count(y) for y in range(3)] == [73, 72, 55]
+    assert all(
+        f'/{list(CALTECH)[y]}/{list(CALTECH)[y][:3]}_' in f
+        for s in (whole, test)
+        for f, y in zip(s.images, s.labels, strict=True)
+    )
+    assert len({*whole.images, *test.images}) == 98 + 97 + 80, 'disjoint, and nothing is lost'
+
+    thirty, sixty = (read_split(root, 'train', train_per_class=n) for n in (30, 60))
+    assert [thirty.labels.count(y) for y in range(3)] == [30, 30, 30]
+    assert [sixty.labels.count(y) for y in range(3)] == [60, 60, 55], 'all, where there are fewer'
+    assert set(thirty.images) < set(sixty.images) < set(whole.images)
+    assert read_split(root, 'train', 30).images == thirty.images
+
+    other = read_split(root, 'test', seed=1)
+    assert other.labels == test.labels and set(other.images) != set(test.images)
+    assert not set(other.images) & set(read_split(root, 'train', seed=1).images)
+
+
+def test_the_split_of_caltech256_never_changes(tmp_path: Path) -> None:
+    """These numbers are what everyone's test images are; another NumPy must not move them."""
+    test = read_split(str(caltech256(tmp_path / 'x', {'001.ak47': 40})), 'test')
+    numbers = {int(Path(f).stem[4:]) for f in test.images}
+    assert set(range(40)) - numbers == {0, 1, 35, 4, 5, 6, 36, 37, 39, 14, 19, 20, 24, 26, 29}
+
+
+def test_mistakes_with_caltech256(tmp_path: Path) -> None:
+    few = caltech256(tmp_path / 'few' / '256_ObjectCategories', {'001.ak47': 25})
+    with pytest.raises(UserError, match=r'001\.ak47 has 25 images: 25 are for testing'):
+        read_split(str(few.parent), 'train')
+    (tmp_path / 'none' / '256_ObjectCategories').mkdir(parents=True)
+    with pytest.raises(UserError, match=r'has no category folders, as 001\.ak47'):
+        read_split(str(tmp_path / 'none'), 'train')
+    with pytest.raises(UserError, match=r'train_per_class=0: must be 1 or more'):
+        read_split(str(few), 'train', train_per_class=0)
+    # numbered folders of another data set are not taken for Caltech's
+    birds = caltech256(tmp_path / 'images', {'001.Black_footed_Albatross': 40})
+    with pytest.raises(UserError, match='it should hold train/<class>'):
+        read_split(str(birds), 'train')
+
+
+def test_a_choice_of_training_images_of_any_layout(tmp_path: Path) -> None:
+    for split, count in (('train', 5), ('test', 4)):
+        for name in ('finch', 'wren'):
+            for i in range(count):
+                write_image(tmp_path / split / name / f'{i}.jpg')
+    two = read_split(str(tmp_path), 'train', train_per_class=2)
+    assert two.labels == [0, 0, 1, 1] and len(set(two.images)) == 4
+    assert [Path(f).parent.name for f in two.images] == ['finch', 'finch', 'wren', 'wren']
+    assert len(read_split(str(tmp_path), 'test', train_per_class=2).images) == 8
+    assert two.images != read_split(str(tmp_path), 'train', train_per_class=2, seed=3).images
+
+    from fgplugins.zoo_mmpretrain import FineGrainedImages
+
+    dataset = FineGrainedImages(str(tmp_path), train_per_class=2, split_seed=0)
+    assert [dataset.get_data_info(i)['img_path'] for i in range(4)] == two.images
+
+
 def test_wrong_and_empty_roots(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"'nowhere' is not a folder: pass --data-root; it may hold"

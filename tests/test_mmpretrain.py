@@ -21,6 +21,7 @@ from fgplugins.methods import get_method
 from fgplugins.zoo_mmpretrain.classifier import ask_channels
 from fgplugins.zoo_mmpretrain.distributions import check_distributions
 from fgplugins.zoo_mmpretrain.hooks import EpochSeedHook
+from fgplugins.zoo_timm.task import LossStep
 
 init_default_scope('mmpretrain')
 
@@ -74,8 +75,14 @@ def test_both_zoos_give_the_same_scores(method: str, backbone: str) -> None:
         torch.testing.assert_close(a, b)
     target = torch.tensor([1, 4])
     samples = [DataSample().set_gt_label(int(label)) for label in target]
+    step = LossStep(one)
+    if step.regularizer is not None:
+        second = getattr(other.second_stream.backbone.timm_model, 'model', None)
+        second = other.second_stream.backbone.timm_model if second is None else second
+        second.load_state_dict(step.second.state_dict(), strict=False)
+        other.regularizer.load_state_dict(step.regularizer.state_dict())
     losses = other(x, samples, mode='loss')
-    terms = one.loss(x, target)
+    terms = step(x, target)
     assert set(losses) == {f'loss_{key}' for key in terms}
     for key in terms:
         torch.testing.assert_close(losses[f'loss_{key}'], terms[key])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -261,6 +263,9 @@ def in_process(
         (['warn_cnn_digits', '--resume', 'none.pth'], "checkpoint 'none.pth' is not a file"),
         (['warn_cnn_digits', '--launcher', 'pytorch'], 'torchrun --nproc-per-node 2'),
         (['warn_cnn_digits', '--pretrained'], 'this config names no weights'),
+        (['siou_r18_voc2012'], "data root 'data/VOC2012' should hold JPEGImages/*.jpg"),
+        (['siou_r18_imagenet', '--data-root', '.'], "data root '.' should hold train/<class>/"),
+        (['siou_r18_caltech256', '--data-root', '.'], '(256_ObjectCategories/001.ak47/*.jpg ...)'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )
@@ -340,6 +345,14 @@ def test_counts_of_a_config_and_of_a_timm_model(in_process: object, tmp_path: Pa
         ('show_attention', ['warn', 'a.pth', 'none.jpg'], "image 'none.jpg' is not there"),
         ('show_attention', ['warn', 'a.pth', '.'], 'no images in .'),
         ('test', ['warn_cnn_digits', 'none.pth'], "checkpoint 'none.pth' is not a file"),
+        ('test', ['warn_cnn_digits', 'a.pth', '--terms', '--tta'], 'run it without --tta'),
+        (
+            'test',
+            ['warn_cnn_digits', 'a.pth', '--terms', '--launcher', 'pytorch'],
+            'run it without --launcher',
+        ),
+        ('test', ['warn_cnn_digits', 'a.pth', '--json', 'no/a.json'], 'there is no folder no'),
+        ('test', ['warn_cnn_digits', 'a.pth', '--uncropped'], 'crops nothing: LoadImage, Resize'),
     ],
 )
 def test_mistakes_in_other_tools(
@@ -393,6 +406,149 @@ def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> 
     )
     done = in_process('show_attention', 'gap', *arguments[:-1], '--query', 'y.png')
     assert_one_error(done, '--query: GAP does not take a query')
+
+
+class TestTesting:
+    """tools/test.py: the metrics, the terms of the loss, several views and whole images."""
+
+    # a narrow ResNet-18, for the sake of time
+    NARROW: ClassVar = {
+        'model.head.num_classes': 3,
+        'model.backbone.depth': 18,
+        'model.backbone.stem_channels': 8,
+        'model.backbone.base_channels': 8,
+    }
+
+    @staticmethod
+    def model(name: str, path: Path, **options: object) -> torch.nn.Module:
+        """The model of a config, its untrained weights saved as a checkpoint."""
+        import argparse
+
+        from fgplugins.zoo_mmpretrain import running
+
+        arguments = dict(config=name, cfg_options=options, work_dir=None, data_root=None)
+        model = running.check_model(running.load_config(argparse.Namespace(**arguments)))
+        torch.save({'state_dict': model.state_dict()}, path)
+        return model.eval()
+
+    @staticmethod
+    def folder(root: Path, splits: tuple[str, ...]) -> Path:
+        rng = np.random.default_rng(0)
+        for split in splits:
+            for name, size in (('finch', (300, 520)), ('robin', (340, 260)), ('wren', (280, 280))):
+                (root / split / name).mkdir(parents=True)
+                pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / name / '0.png')
+        return root
+
+    @staticmethod
+    def inputs(path: Path, short: int) -> torch.Tensor:
+        """An image as the networks see it, its shorter side resized, by Pillow and plain sums."""
+        import cv2
+
+        image = np.asarray(Image.open(path))
+        H, W = image.shape[:2]
+        scale = short / min(H, W)
+        image = cv2.resize(image, (int(W * scale), int(H * scale)), interpolation=cv2.INTER_LINEAR)
+        mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+        return torch.from_numpy((image - mean) / std).permute(2, 0, 1)[None].float()
+
+    def test_terms_and_json(self, in_process: object, tmp_path: Path) -> None:
+        self.model('gap_cnn_digits', tmp_path / 'a.pth')
+        few = ['--cfg-options', 'test_dataloader.dataset.num_images=60',
+               'test_dataloader.batch_size=25']  # fmt: skip
+        done = in_process('test', 'gap_cnn_digits', 'a.pth', '--terms', '--json', 'r.json', *few)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / 'r.json').read_text())
+        assert report['config'] == 'gap_cnn_digits' and report['views'] == 'one'
+        assert set(report['metrics']) >= {'accuracy/top1'}
+        assert report['terms']['loss_ce'] == report['terms']['loss'] == pytest.approx(2.3, abs=0.4)
+        assert f'loss_ce: {report["terms"]["loss_ce"]:.4f}' in done.stdout
+        one = report['metrics']['accuracy/top1']
+
+        done = in_process('test', 'gap_cnn_digits', 'a.pth', '--tta', '--json', 'r.json', *few)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / 'r.json').read_text())
+        assert report['views'] == 'tta' and report['terms'] == {}
+        assert f'accuracy/top1: {report["metrics"]["accuracy/top1"]:.2f}' in done.stdout
+        done = in_process('test', 'gap_cnn_digits', 'a.pth', *few)
+        assert f'accuracy/top1: {one:.2f}' in done.stdout
+
+    def test_ten_crops_are_averaged(self, in_process: object, tmp_path: Path) -> None:
+        from torchvision.transforms.functional import ten_crop
+
+        birds = self.folder(tmp_path / 'birds', ('train', 'val'))
+        model = self.model('siou_r18_imagenet', tmp_path / 'a.pth', **self.NARROW)
+        done = in_process(
+            'test', 'siou_r18_imagenet', 'a.pth', '--tta', '--out', 'a.pkl', '--data-root', 'birds',
+            '--cfg-options', 'test_dataloader.dataset.metainfo.classes=[finch,robin,wren]',
+            'test_evaluator.topk=(1,)', 'test_dataloader.num_workers=0',
+            'test_dataloader.batch_size=2', *(f'{k}={v}' for k, v in self.NARROW.items()),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = pickle.loads((tmp_path / 'a.pkl').read_bytes())
+        assert len(found) == 3
+        for sample in found:
+            whole = self.inputs(Path(sample['img_path']), 256)
+            with torch.no_grad():
+                scores = model(torch.cat(ten_crop(whole, 224))).softmax(dim=1).mean(dim=0)
+            torch.testing.assert_close(sample['pred_score'], scores, rtol=0, atol=0.01)
+            assert str(birds) in str(Path(sample['img_path']).absolute())
+
+    def test_whole_images_and_deployed_weights(self, in_process: object, tmp_path: Path) -> None:
+        """Images of three sizes, each classified at every position; also without N_ar's weights."""
+        self.folder(tmp_path / 'birds', ('train', 'test'))
+        model = self.model('art_r50_cub', tmp_path / 'whole.pth', **self.NARROW)
+        kept = {k: v for k, v in model.state_dict().items() if k.startswith(('backbone', 'head'))}
+        torch.save(kept, tmp_path / 'deployed.pth')
+        arguments = (
+            '--uncropped', '--out', 'a.pkl', '--data-root', 'birds', '--cfg-options',
+            'test_dataloader.num_workers=0', *(f'{k}={v}' for k, v in self.NARROW.items()),
+        )  # fmt: skip
+        for checkpoint in ('whole.pth', 'deployed.pth'):
+            done = in_process('test', 'art_r50_cub', checkpoint, *arguments)
+            assert done.returncode == 0, done.stderr
+            found = pickle.loads((tmp_path / 'a.pkl').read_bytes())
+            assert len({tuple(sample['img_shape']) for sample in found}) == 3
+            for sample in found:
+                with torch.no_grad():
+                    feature = model.extract_feat(self.inputs(Path(sample['img_path']), 512))[-1]
+                    linear = model.head.method.classifier
+                    dense = linear(feature[0].flatten(1).T)  # (positions, classes)
+                scores = dense.mean(dim=0).softmax(dim=0)
+                torch.testing.assert_close(sample['pred_score'], scores, rtol=0, atol=0.01)
+
+    def test_several_classes_an_image(self, in_process: object, tmp_path: Path) -> None:
+        """VOC's layout, trained for an epoch and tested: mAP, AUC and the terms."""
+        labels = {'a': ['cat', 'dog'], 'b': ['cat'], 'c': ['bus'], 'd': ['dog', 'bus'], 'e': []}
+        voc = tmp_path / 'voc'
+        for part in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+            (voc / part).mkdir(parents=True)
+        for name, objects in labels.items():
+            rows = [(o, 0) for o in objects] or [('cat', 1)]  # one image has difficult objects only
+            text = ''.join(
+                f'<object><name>{o}</name><difficult>{d}</difficult></object>' for o, d in rows
+            )
+            (voc / 'Annotations' / f'{name}.xml').write_text(f'<annotation>{text}</annotation>')
+            pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+            Image.fromarray(pixels).save(voc / 'JPEGImages' / f'{name}.jpg')
+        for split in ('train', 'val'):
+            (voc / 'ImageSets' / 'Main' / f'{split}.txt').write_text('\n'.join(labels) + '\n')
+        narrow = [f'{k}={v}' for k, v in self.NARROW.items() if 'num_classes' not in k]
+        few = ('--data-root', 'voc', '--cfg-options', 'train_dataloader.batch_size=3', *narrow)
+        done = tool('train', 'siou_r18_voc2012', *few, 'train_cfg.max_epochs=1', cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert 'multi-label/mAP on the test data after the last epoch (1): ' in done.stdout
+        assert 'left out; the other 3 of 20 classes count' in done.stdout
+        done = in_process(
+            'test', 'siou_r18_voc2012', 'work_dirs/siou_r18_voc2012/epoch_1.pth', '--terms',
+            '--json', 'r.json', *few, 'test_dataloader.num_workers=0',
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        report = json.loads((tmp_path / 'r.json').read_text())
+        assert 0 <= report['metrics']['multi-label/mAP'] <= 100
+        assert 0 <= report['metrics']['multi-label/AUC'] <= 100
+        assert {'loss_soft_margin', 'loss_siou_inner', 'loss_siou_last'} <= set(report['terms'])
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])

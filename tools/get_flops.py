@@ -1,26 +1,21 @@
-"""Parameters and multiply-adds (MACs) of a config's model or a timm model.
+"""Parameters and multiply-adds (MACs) of a config's model, a timm model or a checkpoint's.
 
     python tools/get_flops.py configs/warn_wrn28_10_cifar100.py
     python tools/get_flops.py warn_wrn28_10 --model-kwargs num_classes=100 --depth 2
+    python tools/get_flops.py clan_resnet50 --versus resnet50 --shape 448 --out cost.md
 
-For a method, the paper's own order of operations is counted beside ours.
+For a method, the paper's own order of operations is counted beside ours, branch by branch.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-from fgplugins.analysis.complexity import (
-    Complexity,
-    count_complexity,
-    count_layers,
-    paper_form,
-)
-from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.analysis.flops_report import compare_text, make_report
+from fgplugins.analysis.loading import add_model_arguments
+from fgplugins.analysis.subjects import inherited, load_subject
+from fgplugins.analysis.tables import FORMATS, format_of, write_text
 from fgplugins.cli import main_guard
-from fgplugins.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,8 +23,16 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_arguments(parser)
+    parser.add_argument('--checkpoint', metavar='FILE', help='trained weights to load')
     parser.add_argument(
         '--shape', type=int, nargs='+', metavar='SIZE', help='image height and width, or one side'
+    )
+    parser.add_argument(
+        '--convention',
+        choices=['paper', 'all'],
+        default='paper',
+        help='paper: MACs of convolutions, linear layers and matrix products; all: elementary '
+        'operations (normalisations, softmax, pooling, additions) by name too, apart (paper)',
     )
     parser.add_argument(
         '--layers',
@@ -38,7 +41,34 @@ def parse_args() -> argparse.Namespace:
         'normalisations, ReLU and pooling, without matrix products',
     )
     parser.add_argument('--depth', type=int, default=1, help='how deep to list modules (1)')
-    parser.add_argument('--json', metavar='FILE', help='write the counts to this file')
+    parser.add_argument(
+        '--versus',
+        metavar='MODEL',
+        help='a second model to compare with: a config, a timm name, NAME:paper or NAME:backbone; '
+        ':backbone alone is the first model with its method left out',
+    )
+    parser.add_argument(
+        '--versus-kwargs',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help="--model-kwargs of the second model (the first's num_classes and in_chans)",
+    )
+    parser.add_argument(
+        '--versus-cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='--cfg-options of the second model',
+    )
+    parser.add_argument(
+        '--format',
+        choices=list(FORMATS.values()),
+        default='text',
+        help='what to print (text)',
+    )
+    parser.add_argument(
+        '--out', metavar='FILE', help=f'write the report; the ending says how: {", ".join(FORMATS)}'
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the counts to this file as JSON')
     args = parser.parse_args()
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape {args.shape}: one or two positive numbers')
@@ -47,77 +77,31 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def print_report(name: str, size: tuple[int, int, int], report: dict[str, Complexity]) -> None:
-    ours = report['ours']
-    print(f'{name}, input {" x ".join(map(str, size))}\n')
-    for form, cost in report.items():
-        label = {'ours': 'MACs', 'paper': "MACs in the paper's order"}[form]
-        print(f'{label}: {cost.macs / 1e9:.3f} G ({cost.macs:,})')
-    print(f'parameters: {ours.parameters / 1e6:.3f} M ({ours.parameters:,})')
-    if ours.other:
-        print(
-            'other operations: ' + ', '.join(f'{k} {v / 1e6:.2f} M' for k, v in ours.other.items())
-        )
-    if ours.uncounted:
-        counted = ', '.join(f'{k.removeprefix("aten::")} x{v}' for k, v in ours.uncounted.items())
-        print(f'not counted: {counted}')
-
-
-def print_modules(modules: dict[str, tuple[int, int]]) -> None:
-    width = max(len(name or '(model)') for name in modules)
-    print(f'\n{"module":<{width}}  {"parameters":>14}  {"MACs":>18}')
-    for name, (parameters, macs) in modules.items():
-        print(f'{name or "(model)":<{width}}  {parameters:>14,}  {macs:>18,}')
-
-
 def main() -> None:
     args = parse_args()
-    loaded = load_model(args.model, None, args.model_kwargs, args.cfg_options)
-    size = loaded.input_size
-    if args.shape:
-        size = (size[0], args.shape[0], args.shape[-1])
-    try:
-        report = {'ours': count_complexity(loaded.model, size)}
-        if loaded.method is not None:
-            report['paper'] = count_complexity(loaded.model, size, paper_form(loaded))
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f'{args.model} does not run on {" x ".join(map(str, size))}: {reason}'
-        ) from error
-    print_report(loaded.name, size, report)
-    layers = {}
-    if args.layers:
-        forms = {'ours': None, 'paper': paper_form(loaded)} if loaded.method else {'ours': None}
-        for form, forward in forms.items():
-            alone, products = count_layers(loaded.model, size, forward)
-            layers[form] = {'layers': alone, 'with_products': alone + products}
-            label = "in the paper's order" if form == 'paper' else 'ours'
-            print(
-                f'by layers, {label}: {alone / 1e9:.2f} G without matrix products, '
-                f'{(alone + products) / 1e9:.2f} G with them'
-            )
-    print_modules(report['ours'].at_depth(args.depth))
+    out_format = format_of(args.out) if args.out else None
+    subjects = [load_subject(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)]
+    if args.versus:
+        spec, kwargs, options = inherited(
+            args.model,
+            args.versus,
+            (args.model_kwargs, args.cfg_options),
+            (args.versus_kwargs, args.versus_cfg_options),
+        )
+        subjects.append(load_subject(spec, kwargs, options))
+    reports = []
+    for subject in subjects:
+        size = subject.loaded.input_size
+        if args.shape:
+            size = (size[0], args.shape[0], args.shape[-1])
+        reports.append(make_report(subject, size, args.layers))
+    everything = args.convention == 'all'
+    print(compare_text(reports, args.format, args.depth, everything), end='')
+    if args.out:
+        text = compare_text(reports, out_format, args.depth, everything)
+        write_text('--out', args.out, text)
     if args.json:
-        content = {
-            'model': loaded.name,
-            'input_size': size,
-            **{
-                form: {
-                    **layers.get(form, {}),
-                    'parameters': cost.parameters,
-                    'macs': cost.macs,
-                    'other': cost.other,
-                    'uncounted': cost.uncounted,
-                    'modules': {
-                        k: {'parameters': p, 'macs': m}
-                        for k, (p, m) in cost.at_depth(args.depth).items()
-                    },
-                }
-                for form, cost in report.items()
-            },
-        }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+        write_text('--json', args.json, compare_text(reports, 'json', args.depth, everything))
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from fgplugins.analysis.attention_maps import draw_attention
-from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
 from fgplugins.cli import main_guard
 from fgplugins.data.layouts import IMAGES
 from fgplugins.errors import UserError
@@ -31,6 +31,13 @@ def parse_args() -> argparse.Namespace:
         '--query',
         metavar='IMAGE',
         help='look through the global feature of this image instead (att2, appendix A.5)',
+    )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='CLASS',
+        help='show the attention of these classes, by name or number, instead of the predicted one '
+        'and its rival (siou, Figs. 2 and 8)',
     )
     parser.add_argument('--max-images', type=int, default=16, help='draw at most this many (16)')
     parser.add_argument('--max-heads', type=int, default=8, help='heads drawn of each level (8)')
@@ -53,6 +60,34 @@ def find_images(names: list[str], limit: int) -> list[str]:
     return found[:limit]
 
 
+def class_name(loaded: LoadedModel, label: int) -> str:
+    return loaded.classes[label] if loaded.classes else f'class {label}'
+
+
+def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
+    """What the user wants to look through or at, for methods that can be asked."""
+    asked: dict[str, object] = {}
+    takes = inspect.signature(loaded.method.attention).parameters
+    for name in ('query', 'classes'):
+        if getattr(args, name) and name not in takes:
+            raise UserError(f'--{name}: {type(loaded.method).__name__} does not take it')
+    if args.query:
+        with torch.no_grad():
+            image = loaded.read_image(find_images([args.query], 1)[0])[1]
+            asked['query'] = loaded.features(image)
+    if args.classes:
+        names, count = loaded.classes or [], loaded.method.num_classes
+        asked['classes'] = []
+        for text in args.classes:
+            label = names.index(text) if text in names else int(text) if text.isdigit() else -1
+            if not 0 <= label < count:
+                raise UserError(
+                    f'--classes {text!r}: neither the name of a class nor a number below {count}'
+                )
+            asked['classes'].append(label)
+    return asked
+
+
 def main() -> None:
     args = parse_args()
     if not args.out.lower().endswith('.png'):
@@ -62,20 +97,13 @@ def main() -> None:
     if loaded.method is None:
         raise UserError(f'{args.model} is a plain network; it has no attention to show')
     images, maps, captions = [], [], []
-    with torch.no_grad():
-        asked = {}
-        if args.query:
-            if 'query' not in inspect.signature(loaded.method.attention).parameters:
-                raise UserError(f'--query: {type(loaded.method).__name__} does not take a query')
-            asked['query'] = loaded.features(loaded.read_image(find_images([args.query], 1)[0])[1])
-        for path in paths:
-            image, inputs = loaded.read_image(path)
-            features = loaded.features(inputs)
-            label = int(loaded.method(features).argmax(dim=1))
-            maps.append([level[0].numpy() for level in loaded.method.attention(features, **asked)])
-            images.append(image)
-            name = loaded.classes[label] if loaded.classes else f'class {label}'
-            captions.append(f'{Path(path).name}: {name}')
+    asked = find_asked(loaded, args)
+    for path in paths:
+        image, inputs = loaded.read_image(path)
+        scores, masks = loaded.look(inputs, **asked)
+        maps.append([level[0].numpy() for level in masks])
+        images.append(image)
+        captions.append(f'{Path(path).name}: {class_name(loaded, int(scores.argmax(dim=1)))}')
     out = draw_attention(images, maps, captions, args.out, args.max_heads, first_title='predicted')
     print(f'{len(images)} images: {out}')
 

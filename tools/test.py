@@ -1,12 +1,16 @@
 """Test a trained model.
 
 python tools/test.py configs/warn_cnn_digits.py work_dirs/warn_cnn_digits/epoch_10.pth
+python tools/test.py configs/siou_r50_cub.py work_dirs/siou_r50_cub/epoch_90.pth --terms
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
+from pathlib import Path
 
 from fgplugins.cli import main_guard, need_mmpretrain
 from fgplugins.errors import UserError
@@ -17,7 +21,7 @@ from mmengine.evaluator import DumpResults  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from fgplugins.zoo_mmpretrain import running  # noqa: E402
+from fgplugins.zoo_mmpretrain import evaluation, running  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +31,22 @@ def parse_args() -> argparse.Namespace:
     running.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write every prediction to this .pkl file')
+    parser.add_argument('--json', metavar='FILE', help='write the metrics and terms to this file')
+    parser.add_argument(
+        '--terms', action='store_true', help="also print the mean of each term of the method's loss"
+    )
+    views = parser.add_mutually_exclusive_group()
+    views.add_argument(
+        '--tta',
+        action='store_true',
+        help="average the scores of the config's tta_pipeline (ten crops for ImageNet); without "
+        'one, of the image and its mirror image',
+    )
+    views.add_argument(
+        '--uncropped',
+        action='store_true',
+        help='whole images, one at a time: leave out the crop of the test pipeline',
+    )
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
     )
@@ -38,17 +58,46 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def check_args(args: argparse.Namespace) -> None:
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {args.out}: must end in .pkl')
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise UserError(f'--json {args.json}: there is no folder {Path(args.json).parent}')
+    if args.terms and args.tta:
+        raise UserError('--terms is of one view of each image: run it without --tta')
+    if args.terms and args.launcher != 'none':
+        raise UserError('--terms runs in one process: run it without --launcher')
+
+
+def print_numbers(numbers: dict[str, object], digits: int) -> None:
+    for name, value in numbers.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        print(f'{name}: ' + ', '.join(f'{v:.{digits}f}' for v in values))
+
+
+def plain(value: object) -> object:
+    """A metric as JSON has it, which knows neither NaN nor NumPy's numbers."""
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return float(value) if math.isfinite(value) else None
+
+
 def main() -> None:
     args = parse_args()
+    check_args(args)
     cfg = running.load_config(args)
     running.set_launcher(cfg, args.launcher)
     running.prepare_loaders(cfg)
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {args.out}: must end in .pkl')
+    if args.uncropped:
+        evaluation.set_uncropped(cfg)
+    if not args.terms:
+        evaluation.set_deployed(cfg)
     running.match_classes(cfg, ('test',), args.cfg_options)
     model = running.check_model(cfg)
     running.check_checkpoint(args.checkpoint, model)
     del model
+    if args.tta:
+        evaluation.set_tta(cfg)
 
     cfg.load_from, cfg.resume = args.checkpoint, False
     with running.harmless_checkpoints():
@@ -57,8 +106,22 @@ def main() -> None:
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
+    terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
     if running.is_main_process():
-        print('\n' + '\n'.join(f'{name}: {value:.2f}' for name, value in metrics.items()))
+        print()
+        print_numbers(metrics, digits=2)
+        if terms:
+            print('\nterms of the loss, mean over the test images:')
+            print_numbers(terms, digits=4)
+        if args.json:
+            content = {
+                'config': args.config,
+                'checkpoint': args.checkpoint,
+                'views': 'tta' if args.tta else 'uncropped' if args.uncropped else 'one',
+                'metrics': {k: plain(v) for k, v in metrics.items()},
+                'terms': {k: plain(v) for k, v in terms.items()},
+            }
+            Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

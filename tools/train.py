@@ -135,10 +135,13 @@ def print_summary(runner: Runner) -> None:
     """What came out, and where it lies."""
     folder = Path(runner.work_dir)
     scalars = runner.message_hub.log_scalars
-    lines = []
+    lines, when = [], f'on the test data after the last epoch ({runner.epoch})'
     if 'val/accuracy/top1' in scalars:
-        top1 = scalars['val/accuracy/top1'].current()
-        lines.append(f'top-1 on the test data after the last epoch ({runner.epoch}): {top1:.2f} %')
+        lines.append(f'top-1 {when}: {scalars["val/accuracy/top1"].current():.2f} %')
+    else:
+        for name in scalars:
+            if name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
+                lines.append(f'{name.removeprefix("val/")} {when}: {scalars[name].current():.2f}')
     latest = find_latest_checkpoint(runner.work_dir)
     files = {
         'checkpoint': Path(latest) if latest else None,

@@ -1,9 +1,9 @@
 """Parameters and multiply-adds, counted by fvcore.
 
-What papers call FLOPs are multiply-adds (MACs) of convolutions, linear layers and matrix products;
-fvcore counts one per multiply-add there. Normalisations, resizing and pooling are counted by fvcore
-in elementary operations; they are reported apart. Operators that fvcore has no count for, as
-additions and softmax, are listed; it takes activations, products by a scalar and reshaping as free.
+What papers call FLOPs are multiply-adds (MACs) of convolutions, linear layers and matrix products:
+the convention ``paper``. The convention ``all`` has the elementary operations besides (additions,
+normalisations, softmax, pooling, resampling), never added to the MACs. `operators` says what each
+operator costs; one that it does not know is listed by its name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -19,25 +19,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fgplugins.analysis.loading import LoadedModel
+from fgplugins.methods import Method
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
     warnings.simplefilter('ignore', FutureWarning)
     from fvcore.nn import FlopCountAnalysis, parameter_count
-    from fvcore.nn.jit_handles import get_shape
 
-__all__ = ['MAC_OPERATORS', 'Complexity', 'count_complexity', 'count_layers', 'paper_form']
+    from fgplugins.analysis.operators import FREE, HANDLERS, MAC_OPERATORS
 
-MAC_OPERATORS = (
-    'addmm',
-    'baddbmm',
-    'bmm',
-    'conv',
-    'einsum',
-    'linear',
-    'matmul',
-    'mm',
-    'scaled_dot_product_attention',
-)
+__all__ = [
+    'MAC_OPERATORS',
+    'Complexity',
+    'count_complexity',
+    'count_layers',
+    'paper_form',
+    'set_paper_order',
+]
 
 
 @dataclass
@@ -50,6 +47,10 @@ class Complexity:
         by_module: module name -> (parameters, macs).
         other: elementary operations that are not multiply-adds, by operator.
         uncounted: operators that nothing was counted for -> how often they run.
+        operators: multiply-adds by operator.
+        elementary: module name -> elementary operations.
+        branches: the parts that the model's cost is made of -> (parameters, macs, elementary
+            operations); they sum to the whole.
     """
 
     parameters: int
@@ -57,6 +58,9 @@ class Complexity:
     by_module: dict[str, tuple[int, int]]
     other: dict[str, int] = field(default_factory=dict)
     uncounted: dict[str, int] = field(default_factory=dict)
+    operators: dict[str, int] = field(default_factory=dict)
+    elementary: dict[str, int] = field(default_factory=dict)
+    branches: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def at_depth(self, depth: int) -> dict[str, tuple[int, int]]:
         """Modules at most ``depth`` names deep, in the model's order; '' is the whole model."""
@@ -65,16 +69,6 @@ class Complexity:
             for name, cost in self.by_module.items()
             if (name.count('.') + 1 if name else 0) <= depth
         }
-
-
-def _attention_macs(inputs: Sequence[object], outputs: Sequence[object]) -> Counter[str]:
-    """Two products: queries by keys, weights by values."""
-    query, key, value = (get_shape(i) for i in inputs[:3])
-    batch = 1
-    for size in query[:-2]:
-        batch *= size
-    macs = batch * query[-2] * key[-2] * (query[-1] + value[-1])
-    return Counter({'scaled_dot_product_attention': macs})
 
 
 class _Forward(nn.Module):
@@ -88,15 +82,48 @@ class _Forward(nn.Module):
         return self.function(x)
 
 
+def set_paper_order(method: nn.Module) -> Callable[[], None]:
+    """Let a method and its modules compute in the paper's order of operations, training included.
+
+    Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module, so
+    that what it does is counted as its own.
+
+    Returns:
+        What brings the method's own order back.
+    """
+    changed = []
+    for module in method.modules():
+        written = getattr(type(module), 'forward_paper', Method.forward_paper)
+        if written is not Method.forward_paper:
+            module.forward = module.forward_paper
+            module.forward_paper = module.__call__
+            changed.append(module)
+
+    def restore() -> None:
+        for module in changed:
+            del module.forward, module.forward_paper
+
+    return restore
+
+
 def paper_form(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
     """The model's forward pass with its method in the paper's own order of operations."""
-    return lambda x: loaded.method.forward_paper(loaded.features(x))
+
+    def forward(x: Tensor) -> Tensor:
+        restore = set_paper_order(loaded.method)
+        try:
+            return loaded.method(loaded.features(x))
+        finally:
+            restore()
+
+    return forward
 
 
 def count_complexity(
     model: nn.Module,
     input_size: tuple[int, int, int],
     forward: Callable[[Tensor], object] | None = None,
+    method: nn.Module | None = None,
 ) -> Complexity:
     """Count a forward pass of one image.
 
@@ -104,6 +131,7 @@ def count_complexity(
         model: put in eval mode for the count.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
+        method: the module of the model whose branches are told apart.
 
     Returns:
         The costs.
@@ -116,24 +144,78 @@ def count_complexity(
     traced = _Forward(model, forward or model)
     with torch.no_grad():
         analysis = FlopCountAnalysis(traced, x)
-        analysis.set_op_handle('aten::scaled_dot_product_attention', _attention_macs)
+        analysis.set_op_handle(**HANDLERS, **dict.fromkeys(FREE))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings('none')
-        operators = analysis.by_module_and_operator()
+        counts = analysis.by_module_and_operator()
         uncounted = dict(analysis.unsupported_ops())
     model.train(training)
 
     parameters = parameter_count(model)
-    by_module = {}
+    by_module, elementary = {}, {}
     for name, _ in model.named_modules():
-        counted = operators.get(f'model.{name}' if name else 'model', Counter())
+        counted = counts.get(f'model.{name}', Counter()) if name else counts['']
         macs = sum(counted[operator] for operator in MAC_OPERATORS)
         by_module[name] = (parameters.get(name, 0), int(macs))
-    total = operators['']
-    macs = int(sum(total[operator] for operator in MAC_OPERATORS))
-    by_module[''] = (parameters[''], macs)
-    other = {k: int(v) for k, v in total.items() if k not in MAC_OPERATORS and v}
-    return Complexity(parameters[''], macs, by_module, other, uncounted)
+        elementary[name] = int(sum(counted.values()) - macs)
+    total = {name: int(count) for name, count in counts[''].most_common() if count}
+    cost = Complexity(
+        *by_module[''],
+        by_module,
+        {name: count for name, count in total.items() if name not in MAC_OPERATORS},
+        uncounted,
+        {name: count for name, count in total.items() if name in MAC_OPERATORS},
+        elementary,
+    )
+    cost.branches = _branches(model, cost, method)
+    return cost
+
+
+def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules directly inside one, lists and dictionaries of modules opened."""
+    for child_name, child in module.named_children():
+        full = f'{name}.{child_name}' if name else child_name
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _parts(full, child)
+        else:
+            yield full, child
+
+
+def _branches(
+    model: nn.Module, cost: Complexity, method: nn.Module | None
+) -> dict[str, tuple[int, int, int]]:
+    """The model in the parts that a paper speaks of: what surrounds the method, and its branches.
+
+    The method is opened, and so is what it stands in. A part of the method that multiplies nothing
+    itself, and holds several that do, is opened too.
+    """
+
+    def whole(name: str) -> tuple[int, int, int]:
+        return (*cost.by_module[name], cost.elementary[name])
+
+    inside = next((name for name, module in model.named_modules() if module is method), None)
+    rows: dict[str, tuple[int, int, int]] = {}
+
+    def open_up(name: str, module: nn.Module) -> None:
+        # a module that stands in two places is counted in the first
+        parts = [(part, child) for part, child in _parts(name, module) if part in cost.by_module]
+        rest = [a - sum(b) for a, b in zip(whole(name), zip(*map(whole, dict(parts)), strict=True))]
+        for part, child in parts:
+            inner = [whole(n)[1] for n, _ in _parts(part, child) if n in cost.by_module]
+            encloses = inside is not None and (inside == part or inside.startswith(f'{part}.'))
+            of_method = inside is not None and part.startswith(f'{inside}.')
+            shared_out = sum(inner) == whole(part)[1] and sum(map(bool, inner)) > 1
+            two_orders = hasattr(child, 'forward_paper')  # compared as one, whichever it takes
+            closed = two_orders or isinstance(child, nn.Sequential)
+            if encloses or (of_method and shared_out and not closed):
+                open_up(part, child)
+            elif any(whole(part)):
+                rows[part] = whole(part)
+        if any(rest):
+            rows[f'{name}, itself' if name else 'between the modules'] = tuple(rest)
+
+    open_up('', model)
+    return rows
 
 
 class _LayerCounter(TorchFunctionMode):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError
-from fgplugins.methods import Method
+from fgplugins.methods import Method, Regularizer
 
 __all__ = ['LoadedModel', 'add_model_arguments', 'load_model', 'parse_value']
 
@@ -30,6 +30,8 @@ class LoadedModel:
         method: the method on top; None for a plain network.
         read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
         classes: names of the classes where they are known.
+        config: the config of a model of MMPretrain's kind.
+        views: images -> the views that a method trains on (N, C, h, w), where they were asked for.
     """
 
     name: str
@@ -39,6 +41,20 @@ class LoadedModel:
     method: Method | None
     read_image: Callable[[str], tuple[np.ndarray, Tensor]]
     classes: list[str] | None = None
+    config: object | None = None
+    views: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def look(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, Y) of images, and the method's (N, K, H_s, W_s) masks per level.
+
+        Args:
+            inputs: (N, C, H, W).
+            **asked: what the method's ``attention`` takes besides.
+        """
+        with self.method.looking_at(inputs) as inputs:
+            features = self.features(inputs)
+            masks = self.method.attention(features, **asked)
+            return self.method(features).detach(), [m.detach() for m in masks]
 
 
 def parse_value(text: str) -> object:
@@ -82,8 +98,16 @@ def load_model(
     checkpoint: str | None = None,
     model_kwargs: list[str] | None = None,
     cfg_options: list[str] | None = None,
+    training_only: bool = False,
 ) -> LoadedModel:
     """Build a model by its timm name or its config, with weights if a checkpoint is given.
+
+    Args:
+        name: of the model.
+        checkpoint: file of weights.
+        model_kwargs: KEY=VALUE of a timm model.
+        cfg_options: KEY=VALUE of a config.
+        training_only: also load what exists in training only.
 
     Raises:
         UserError: if the name is of neither kind, an argument is wrong, or the weights do not fit.
@@ -93,7 +117,8 @@ def load_model(
     if timm.is_model(name.split('.')[0]) and not Path(name).is_file():
         if cfg_options:
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
-        return _from_timm(name, checkpoint, _pairs('--model-kwargs', model_kwargs or []))
+        kwargs = _pairs('--model-kwargs', model_kwargs or [])
+        return _from_timm(name, checkpoint, kwargs, training_only)
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is none: use --cfg-options')
     try:
@@ -102,10 +127,13 @@ def load_model(
         raise UserError(
             f'{name!r} is not a timm model, and configs cannot be read: {error}'
         ) from None
-    return _from_config(name, checkpoint, _pairs('--cfg-options', cfg_options or []))
+    options = _pairs('--cfg-options', cfg_options or [])
+    return _from_config(name, checkpoint, options, training_only)
 
 
-def _from_timm(name: str, checkpoint: str | None, kwargs: dict[str, object]) -> LoadedModel:
+def _from_timm(
+    name: str, checkpoint: str | None, kwargs: dict[str, object], training_only: bool
+) -> LoadedModel:
     import timm
     from PIL import Image
     from timm.models import load_checkpoint
@@ -134,6 +162,18 @@ def _from_timm(name: str, checkpoint: str | None, kwargs: dict[str, object]) -> 
         return shown.permute(1, 2, 0).numpy(), inputs[None]
 
     composed = isinstance(model, ComposedModel)
+    views = None
+    if training_only and composed and model.method.has_regularizer:
+        from fgplugins.zoo_timm.task import MethodTask
+
+        task = MethodTask(model, verbose=False)
+        state = torch.load(checkpoint, map_location='cpu', weights_only=True).get('task_state')
+        if not state:
+            raise UserError(
+                f'checkpoint {checkpoint!r} holds no weights that exist in training only'
+            )
+        task.load_task_state(state)
+        views = _views(task.trainable_module.regularizer, model.forward_features)
     return LoadedModel(
         name,
         model,
@@ -141,14 +181,30 @@ def _from_timm(name: str, checkpoint: str | None, kwargs: dict[str, object]) -> 
         model.forward_features if composed else None,
         model.method if composed else None,
         read_image,
+        views=views,
     )
 
 
-def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) -> LoadedModel:
+def _views(
+    regularizer: Regularizer, features: Callable[[Tensor], list[Tensor]]
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """What a training-only part makes of images, if it makes views of them."""
+
+    def views(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            matrix, _ = regularizer.propose(features(images))
+            return regularizer.views(images, matrix)
+
+    return views
+
+
+def _from_config(
+    name: str, checkpoint: str | None, options: dict[str, object], training_only: bool
+) -> LoadedModel:
     from mmengine.dataset import Compose
     from mmpretrain.registry import TRANSFORMS
 
-    from fgplugins.zoo_mmpretrain import MethodHead, running
+    from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, running
 
     cfg = running.load_config(
         argparse.Namespace(config=name, cfg_options=options, work_dir=None, data_root=None)
@@ -159,7 +215,10 @@ def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) 
         classes = (meta.get('dataset_meta') or {}).get('classes')
         if classes and 'num_classes' in cfg.model.head and 'model.head.num_classes' not in options:
             cfg.model.head.num_classes = len(classes)
-    model = running.check_model(cfg).eval()
+    if cfg.model.type.split('.')[-1] == FineGrainedClassifier.__name__:
+        cfg.model.deployed = not training_only
+    model = running.check_model(cfg)
+    model.eval()
     if checkpoint:
         weights = running.check_checkpoint(checkpoint, model)
         model.load_state_dict(weights.get('state_dict', weights))
@@ -181,6 +240,9 @@ def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) 
     def features(inputs: Tensor) -> list[Tensor]:
         return list(model.head.pre_logits(model.extract_feat(inputs)))
 
+    views = None
+    if training_only and getattr(model, 'regularizer', None) is not None:
+        views = _views(model.regularizer, features)
     channels = cfg.model.backbone.get('in_channels', 3)
     return LoadedModel(
         Path(name).stem,
@@ -190,6 +252,8 @@ def _from_config(name: str, checkpoint: str | None, options: dict[str, object]) 
         model.head.method if has_method else None,
         read_image,
         list(classes) if classes else None,
+        cfg,
+        views,
     )
 
 

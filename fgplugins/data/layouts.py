@@ -8,14 +8,19 @@
   * CIFAR-10 and CIFAR-100 as published for Python;
   * SVHN's cropped digits as published: ``train_32x32.mat`` and ``test_32x32.mat``;
   * Stanford Cars as published: ``cars_annos.mat`` and ``car_ims/``;
-  * FGVC-Aircraft as published: ``data/images_variant_trainval.txt`` and ``data/images/``.
+  * FGVC-Aircraft as published: ``data/images_variant_trainval.txt`` and ``data/images/``;
+  * Caltech-256 as published: ``256_ObjectCategories/001.ak47/*.jpg`` and so on. It has no official
+    split: 25 random images a category are for testing, the others for training.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,8 +36,10 @@ LAYOUTS = (
     'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
     'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
     'train and test), SVHN (train_32x32.mat, test_32x32.mat), Stanford Cars (cars_annos.mat, '
-    'car_ims/) or FGVC-Aircraft (data/images_variant_trainval.txt, data/images/)'
+    'car_ims/), FGVC-Aircraft (data/images_variant_trainval.txt, data/images/) or Caltech-256 '
+    '(256_ObjectCategories/001.ak47/*.jpg ...)'
 )
+CALTECH_TEST = 25  # test images a category: Griffin et al., Caltech-256 Object Category Dataset
 
 
 @dataclass
@@ -192,6 +199,54 @@ def _aircraft(root: Path, split: str) -> Split | None:
     return Split(classes, images, [order[variant] for _, variant in rows])
 
 
+def _shuffled(items: list, seed: int, label: int) -> list:
+    """A class's items in a random order that depends on nothing but the seed and the label.
+
+    NumPy's older generator is frozen, so the split is the same with every version of it.
+    """
+    order = np.random.RandomState([seed, label]).permutation(len(items))
+    return [items[i] for i in order]
+
+
+def _caltech256(root: Path, split: str, seed: int) -> Split | None:
+    inner = root / '256_ObjectCategories'
+    if not inner.is_dir():
+        # the images of other data sets have folders with numbers too: look for the first of these
+        if root.name != inner.name and not (root / '001.ak47').is_dir():
+            return None
+        inner = root
+    folders = (f.name for f in inner.iterdir() if f.is_dir())
+    # ICASC, section 4.1, removes the last category, which holds no one thing
+    names = sorted(f for f in folders if re.fullmatch(r'\d{3}\..+', f) and f != '257.clutter')
+    if not names:
+        raise UserError(f'{inner} has no category folders, as 001.ak47')
+    images, labels = [], []
+    for label, name in enumerate(names):
+        files = (f for f in (inner / name).iterdir() if f.suffix.lower() in IMAGES)
+        files = sorted(files, key=lambda f: f.name)
+        if len(files) <= CALTECH_TEST:
+            raise UserError(
+                f'category {inner / name} has {len(files)} images: {CALTECH_TEST} are for testing, '
+                'so it needs more; unpack the archive again'
+            )
+        files = _shuffled(files, seed, label)
+        chosen = files[CALTECH_TEST:] if split == 'train' else files[:CALTECH_TEST]
+        images += sorted(str(f) for f in chosen)
+        labels += [label] * len(chosen)
+    return Split([name.split('.', 1)[1] for name in names], images, labels)
+
+
+def _at_most(found: Split, count: int, seed: int) -> Split:
+    """A random choice of ``count`` images of each class, or all where there are fewer."""
+    of_class: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(found.labels):
+        of_class[label].append(index)
+    kept = sorted(i for y in of_class for i in _shuffled(of_class[y], seed, y)[:count])
+    images = found.images
+    images = images[kept] if isinstance(images, np.ndarray) else [images[i] for i in kept]
+    return Split(found.classes, images, [found.labels[i] for i in kept])
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR's pickles, and nothing that could run code."""
 
@@ -227,29 +282,37 @@ _READERS: tuple[Callable[[Path, str], Split | None], ...] = (
 )
 
 
-def read_split(root: str, split: str) -> Split:
+def read_split(root: str, split: str, train_per_class: int | None = None, seed: int = 0) -> Split:
     """The images and labels of one split, from whichever layout the folder has.
 
     Args:
         root: the data folder.
         split: 'train' | 'test'.
+        train_per_class: how many random training images of each class to take, or all where there
+            are fewer; None for all.
+        seed: of that choice, and of the split of a data set that has no official one. The smaller
+            choice is part of the larger one, and the test images are the same for all.
 
     Raises:
         UserError: if the folder is absent, empty or in no layout known here, or names what is not
-            there.
+            there; or ``train_per_class`` is not positive.
     """
     folder = Path(root).expanduser()
     if split not in ('train', 'test'):
         raise UserError(f"split={split!r}: must be 'train' or 'test'")
+    if train_per_class is not None and train_per_class < 1:
+        raise UserError(f'train_per_class={train_per_class}: must be 1 or more, or None for all')
     if not folder.is_dir():
         raise UserError(
             f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
         )
-    for reader in _READERS:
+    for reader in (*_READERS, partial(_caltech256, seed=seed)):
         found = reader(folder, split)
         if found is not None:
             if not len(found.images):
                 raise UserError(f'data root {root!r} has no {split} images')
+            if train_per_class and split == 'train':
+                found = _at_most(found, train_per_class, seed)
             return found
     inside = ', '.join(sorted(f.name for f in folder.iterdir())[:5]) or 'nothing'
     raise UserError(f'data root {root!r} holds {inside}; it should hold {LAYOUTS}')

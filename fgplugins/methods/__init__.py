@@ -3,10 +3,12 @@
 `base` alone also imports fvcore's `Registry`, which is the METHODS registry.
 """
 
+from fgplugins.methods.art import ART
 from fgplugins.methods.att2 import Att2
 from fgplugins.methods.base import (
     METHODS,
     Method,
+    Regularizer,
     get_method,
     list_methods,
     on_register,
@@ -14,15 +16,19 @@ from fgplugins.methods.base import (
 )
 from fgplugins.methods.clan import CLAN
 from fgplugins.methods.gap import GAP
+from fgplugins.methods.siou import SIoU
 from fgplugins.methods.warn import WARN
 
 __all__ = [
+    'ART',
     'CLAN',
     'GAP',
     'METHODS',
     'WARN',
     'Att2',
     'Method',
+    'Regularizer',
+    'SIoU',
     'get_method',
     'list_methods',
     'on_register',

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 
+import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
@@ -24,6 +26,8 @@ __all__ = [
     'METHODS',
     'BatchNorm',
     'Method',
+    'Regularizer',
+    'check_gradient_path',
     'get_method',
     'list_methods',
     'negative_log_likelihood',
@@ -31,6 +35,31 @@ __all__ = [
     'register_method',
     'scale_gradient',
 ]
+
+
+class Regularizer(nn.Module):
+    """What a method has in training only: it looks at the images again, through a second network.
+
+    The zoo's adapter owns the second network, of the backbone's architecture, and registers both
+    beside the model; neither is part of the model that is deployed.
+    """
+
+    def forward(
+        self,
+        images: Tensor,
+        features: Sequence[Tensor],
+        target: Tensor,
+        second: Callable[[Tensor], Sequence[Tensor]],
+    ) -> dict[str, Tensor]:
+        """Named scalar terms, added to those of `Method.loss`.
+
+        Args:
+            images: (N, channels, H, W), as the backbone got them.
+            features: the S maps it gave.
+            target: (N,) or (N, Y).
+            second: images -> S maps, by the second network.
+        """
+        raise NotImplementedError
 
 
 class Method(nn.Module):
@@ -46,12 +75,18 @@ class Method(nn.Module):
     Attributes:
         default_taps: how many of the backbone's last maps the method reads when nobody says.
         taps: how many this instance reads.
+        needs_gradient_path: the method differentiates scores with respect to the maps below the
+            last, so each must be the very tensor that the backbone continues from.
+        multi_label: an image can have several classes: scores are independent logits, targets
+            (N, Y) of zeros and ones.
 
     Raises:
         ValueError: if there are no maps, or ``num_classes`` is not positive.
     """
 
     default_taps: int = 1
+    needs_gradient_path: bool = False
+    multi_label: bool = False
 
     def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -80,6 +115,28 @@ class Method(nn.Module):
     def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """Named scalar terms; training minimises their sum."""
         raise NotImplementedError
+
+    def regularizer(self, view_size: tuple[int, int] | None = None) -> Regularizer | None:
+        """A new training-only part, where the method has one.
+
+        Args:
+            view_size: the only (height, width) that the second network takes; None if it takes any.
+        """
+        return None
+
+    @property
+    def has_regularizer(self) -> bool:
+        return type(self).regularizer is not Method.regularizer
+
+    @contextmanager
+    def looking_at(self, images: Tensor) -> Iterator[Tensor]:
+        """What `attention` needs around the computation of its maps.
+
+        Gives the images back, with gradients on where the method differentiates scores (whatever
+        is frozen in the backbone), and with gradients off elsewhere.
+        """
+        with torch.inference_mode(False), torch.set_grad_enabled(self.needs_gradient_path):
+            yield images.detach().clone().requires_grad_(self.needs_gradient_path)
 
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
         """The scores in the paper's own order of operations: what reports compare ours with.
@@ -234,6 +291,43 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     if scale == 0:
         return x.detach()
     return x.detach() + scale * (x - x.detach())
+
+
+def check_gradient_path(features: Sequence[Tensor]) -> None:
+    """Refuse maps that scores cannot be differentiated by, twice, as a gradient-based loss does.
+
+    A network that returns a normalised or permuted copy of what it continues from fails here: its
+    scores have no gradient with respect to the copy.
+
+    Raises:
+        ValueError: saying what fails.
+    """
+    *inner, last = features
+    if not all(f.requires_grad for f in features):
+        raise ValueError(
+            'it is computed without gradients, since all below it is frozen: freeze fewer stages'
+        )
+    try:
+        gradients = torch.autograd.grad(last.sum(), inner, create_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise ValueError(f'its gradient cannot be computed: {first_line(error)}') from None
+    if any(g is None for g in gradients):
+        raise ValueError(
+            'what it hands over is not the tensor it continues from, but a normalised, permuted or '
+            'detached copy, or the end of another branch: take a backbone that hands over the map '
+            'itself, as ResNet, RegNet, EfficientNet, MobileNetV2, VGG or ConvNeXt of timm'
+        )
+    again = sum(g.square().sum() for g in gradients)
+    if again.requires_grad:
+        try:
+            torch.autograd.grad(again, inner, allow_unused=True)
+        except RuntimeError as error:
+            raise ValueError(f'it cannot be differentiated twice: {first_line(error)}') from None
+
+
+def first_line(error: Exception) -> str:
+    """The first sentence of an error's message."""
+    return (str(error).strip() or type(error).__name__).split('\n')[0].split('. ')[0]
 
 
 def negative_log_likelihood(scores: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The MMPretrain side: heads, classifier, losses, data sets, transforms and hooks.
+"""The MMPretrain side: heads, classifier, losses, data sets, transforms, metrics and hooks.
 
 The only room that knows MMPretrain. Configs bring it in by
 
@@ -16,17 +16,32 @@ warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
 from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: E402
-from fgplugins.zoo_mmpretrain.hooks import AttentionMapHook, EpochSeedHook  # noqa: E402
-from fgplugins.zoo_mmpretrain.losses import MaskDiversityLoss  # noqa: E402
+from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
+    AttentionMapHook,
+    EpochSeedHook,
+    RestrictionScheduleHook,
+)
+from fgplugins.zoo_mmpretrain.losses import (  # noqa: E402
+    AttentionConsistencyLoss,
+    AttentionRestrictionLoss,
+    ContrastiveReinforcementLoss,
+    MaskDiversityLoss,
+    SoftIoULoss,
+)
+from fgplugins.zoo_mmpretrain.metrics import MultiLabelAUC  # noqa: E402
 from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
-from fgplugins.zoo_mmpretrain.transforms import LoadImage  # noqa: E402
+from fgplugins.zoo_mmpretrain.transforms import CornerCrop, LoadImage  # noqa: E402
 
 __all__ = [
+    'AttentionConsistencyLoss',
     'AttentionMapHook',
+    'AttentionRestrictionLoss',
     'AutocastOptimWrapper',
     'CLANNeck',
     'ClutteredDigits',
+    'ContrastiveReinforcementLoss',
+    'CornerCrop',
     'EpochSeedHook',
     'FineGrainedClassifier',
     'FineGrainedImages',
@@ -34,4 +49,7 @@ __all__ = [
     'MaskDiversityLoss',
     'MethodHead',
     'MultiBranchHead',
+    'MultiLabelAUC',
+    'RestrictionScheduleHook',
+    'SoftIoULoss',
 ]

@@ -18,15 +18,24 @@ class FineGrainedImages(BaseDataset):
     Args:
         data_root: the folder.
         split: 'train' | 'test'.
+        train_per_class: how many random training images of each class to take; None for all.
+        split_seed: of that choice, and of the split where a data set has no official one.
         **kwargs: MMPretrain's: ``pipeline``, ``test_mode``, ``indices``, ...
     """
 
-    def __init__(self, data_root: str, split: str = 'train', **kwargs: object) -> None:
-        self.split = split
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        train_per_class: int | None = None,
+        split_seed: int = 0,
+        **kwargs: object,
+    ) -> None:
+        self.choice = {'split': split, 'train_per_class': train_per_class, 'seed': split_seed}
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        found = read_split(self.data_root, self.split)
+        found = read_split(self.data_root, **self.choice)
         self._metainfo['classes'] = tuple(found.classes)
         if isinstance(found.images, np.ndarray):
             images = np.ascontiguousarray(found.images[..., ::-1])  # MMPretrain works on BGR

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from mmpretrain.models.heads import ClsHead
-from mmpretrain.structures import DataSample
+from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
 
 from fgplugins.methods import Method, on_register
@@ -20,10 +20,15 @@ from fgplugins.zoo_mmpretrain.registry import MODELS, register
 __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
 
 
-def stack_targets(data_samples: list[DataSample]) -> Tensor:
-    """Labels (N,), or class probabilities (N, Y) where Mixup or its kin has made them."""
+def stack_targets(
+    data_samples: list[DataSample], num_classes: int, multi_label: bool = False
+) -> Tensor:
+    """Labels (N,), or (N, Y) where there are several or Mixup or its kin has made scores."""
     if 'gt_score' in data_samples[0]:
-        return torch.stack([sample.gt_score for sample in data_samples])
+        return torch.stack([sample.gt_score.float() for sample in data_samples])
+    if multi_label:
+        labels = [label_to_onehot(sample.gt_label, num_classes) for sample in data_samples]
+        return torch.stack(labels).float()
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
@@ -44,6 +49,7 @@ class MethodHead(ClsHead):
     """
 
     method_class: type[Method]
+    accompanied = False  # a classifier that trains the method's regularizer says so
 
     def __init__(
         self,
@@ -80,13 +86,37 @@ class MethodHead(ClsHead):
         """Scores (N, Y)."""
         return self.method(self.pre_logits(feats))
 
-    def attention(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
+    def attention(self, feats: tuple[Tensor, ...], **asked: object) -> list[Tensor]:
         """One (N, K, H_s, W_s) stack of masks per level."""
-        return self.method.attention(self.pre_logits(feats))
+        return self.method.attention(self.pre_logits(feats), **asked)
+
+    def _get_predictions(
+        self, cls_score: Tensor, data_samples: list[DataSample] | None
+    ) -> list[DataSample]:
+        """MMPretrain's; where images can have several classes, those of a score above one half."""
+        if not self.method.multi_label:
+            return super()._get_predictions(cls_score, data_samples)
+        samples = [DataSample() for _ in cls_score] if data_samples is None else data_samples
+        for sample, score in zip(samples, cls_score.sigmoid(), strict=True):
+            sample.set_pred_score(score).set_pred_label((score >= 0.5).nonzero()[:, 0])
+        return samples
+
+    def target(self, data_samples: list[DataSample]) -> Tensor:
+        """What the method's loss takes: labels (N,) or (N, Y)."""
+        return stack_targets(data_samples, self.num_classes, self.method.multi_label)
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """The method's terms, each named ``loss_<term>`` so that mmengine sums them."""
-        terms = self.method.loss(self.pre_logits(feats), stack_targets(data_samples))
+        """The method's terms, each named ``loss_<term>`` so that mmengine sums them.
+
+        Raises:
+            RuntimeError: if the method also trains a second network, and nobody does.
+        """
+        if self.method.has_regularizer and not self.accompanied:
+            raise RuntimeError(
+                f'{type(self).__name__} trains beside a second network: use model.type='
+                "'FineGrainedClassifier', which holds it"
+            )
+        terms = self.method.loss(self.pre_logits(feats), self.target(data_samples))
         return {f'loss_{name}': value for name, value in terms.items()}
 
 
@@ -125,7 +155,7 @@ class MultiBranchHead(ClsHead):
     def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Cross-entropy of every branch."""
         scores = self.classifier(self.pre_logits(feats))
-        terms = self.classifier.loss(scores, stack_targets(data_samples))
+        terms = self.classifier.loss(scores, stack_targets(data_samples, self.num_classes))
         return {f'loss_{name}': value for name, value in terms.items()}
 
 

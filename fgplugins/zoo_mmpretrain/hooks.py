@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from fgplugins.analysis.attention_maps import draw_attention
 from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
 
-__all__ = ['AttentionMapHook', 'EpochSeedHook', 'seed_worker']
+__all__ = ['AttentionMapHook', 'EpochSeedHook', 'RestrictionScheduleHook', 'seed_worker']
 
 
 def seed_worker(worker_id: int) -> None:
@@ -43,6 +43,37 @@ class EpochSeedHook(Hook):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+
+class RestrictionScheduleHook(Hook):
+    """CRA-CNN, section 4.1: after ``begin`` epochs L_res is off and on, ``period`` epochs each.
+
+    Args:
+        begin: how many epochs it is on at first.
+        period: how many epochs each state lasts.
+
+    Raises:
+        ValueError: for a negative ``begin``, or a ``period`` below one epoch.
+    """
+
+    def __init__(self, begin: int = 50, period: int = 45) -> None:
+        if begin < 0 or period < 1:
+            raise ValueError(
+                f'RestrictionScheduleHook: begin={begin}, period={period}: begin must be at least '
+                '0, period at least 1'
+            )
+        self.begin, self.period = begin, period
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        regularizer = getattr(model, 'regularizer', None)
+        if not hasattr(regularizer, 'restricted'):
+            raise ValueError(
+                f'RestrictionScheduleHook: {type(model).__name__} with '
+                f'{type(model.head).__name__} has no attention restriction; it is for ARTHead'
+            )
+        past = runner.epoch - self.begin
+        regularizer.restricted = past < 0 or past // self.period % 2 == 1
 
 
 class AttentionMapHook(Hook):
@@ -84,15 +115,13 @@ def draw_samples(
         for sample in samples:
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            features = model.extract_feat(inputs)
-            label = int(model.head(features).argmax(dim=1))
+            label = int(model.head(model.extract_feat(inputs)).argmax(dim=1))
             image = sample['inputs'].permute(1, 2, 0).numpy()
             if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
                 image = image[..., ::-1]
             images.append(image)
-            maps.append(
-                [level[0].float().cpu().numpy() for level in model.head.attention(features)]
-            )
+            masks = model.attention_maps(inputs)
+            maps.append([level[0].float().cpu().numpy() for level in masks])
             truth = (
                 int(sample['data_samples'].gt_label)
                 if 'gt_label' in sample['data_samples']
@@ -114,3 +143,4 @@ def draw_samples(
 register(FUNCTIONS, seed_worker)
 register(HOOKS, EpochSeedHook)
 register(HOOKS, AttentionMapHook)
+register(HOOKS, RestrictionScheduleHook)

@@ -16,6 +16,7 @@ __all__ = [
     'DATASETS',
     'FUNCTIONS',
     'HOOKS',
+    'METRICS',
     'MODELS',
     'OPTIM_WRAPPERS',
     'TRANSFORMS',
@@ -35,6 +36,7 @@ MODELS = _child(mmpretrain.MODELS)
 DATASETS = _child(mmpretrain.DATASETS)
 TRANSFORMS = _child(mmpretrain.TRANSFORMS)
 HOOKS = _child(mmpretrain.HOOKS)
+METRICS = _child(mmpretrain.METRICS)
 OPTIM_WRAPPERS = _child(mmpretrain.OPTIM_WRAPPERS)
 FUNCTIONS = _child(MMENGINE_FUNCTIONS)
 

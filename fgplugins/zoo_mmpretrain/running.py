@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 SPLITS = ('train', 'val', 'test')
+# what MMPretrain's own data sets expect; their errors only say what was not found
+ZOO_LAYOUTS = {
+    'ImageNet': 'train/<class>/*.JPEG and val/<class>/*.JPEG',
+    'VOC': 'JPEGImages/*.jpg, Annotations/*.xml, ImageSets/Main/train.txt and val.txt',
+}
 
 
 # ---------------------------------------------------------------- errors of the user's, in one line
@@ -166,6 +171,21 @@ def _datasets(cfg: Config) -> list[ConfigDict]:
     return found
 
 
+@contextmanager
+def _say_layout(dataset: ConfigDict) -> Iterator[None]:
+    """Add to what MMPretrain says of a folder that it cannot read how the folder should look."""
+    layout = ZOO_LAYOUTS.get(str(dataset.get('type')).rsplit('.', 1)[-1])
+    try:
+        yield
+    except OSError as error:
+        if layout is None:
+            raise
+        raise UserError(
+            f'{_one_line(error)}; data root {dataset.get("data_root")!r} should hold {layout}: '
+            'pass --data-root'
+        ) from error
+
+
 def match_classes(
     cfg: Config, splits: tuple[str, ...], overrides: dict | None = None
 ) -> dict[str, object]:
@@ -190,7 +210,7 @@ def match_classes(
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if loader:
-            with user_errors(f'{split} data'):
+            with user_errors(f'{split} data'), _say_layout(loader.dataset):
                 built[split] = DATASETS.build(loader.dataset)
                 if len(built[split]) == 0:
                     raise UserError(f'the {split} data are empty')

@@ -1,13 +1,15 @@
-"""Loading images so that a damaged file is named, not guessed at."""
+"""Loading images so that a damaged file is named, not guessed at; and the corners of an image."""
 
 from __future__ import annotations
 
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.registry import TRANSFORMS, register
 
-__all__ = ['LoadImage']
+__all__ = ['CornerCrop', 'LoadImage']
+
+CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 
 class LoadImage(LoadImageFromFile):
@@ -36,4 +38,43 @@ class LoadImage(LoadImageFromFile):
             ) from None
 
 
+class CornerCrop(BaseTransform):
+    """The part of an image in one of its corners.
+
+    With mmcv's ``CenterCrop``, ``RandomFlip`` and ``TestTimeAug`` it makes ten-crop testing:
+    ``configs/_base_/datasets/imagenet_224.py`` has it.
+
+    Args:
+        crop_size: side of the crop, or (height, width).
+        corner: 'top_left' | 'top_right' | 'bottom_left' | 'bottom_right'.
+
+    Raises:
+        UserError: if the corner is none of these, or an image is smaller than the crop.
+    """
+
+    def __init__(self, crop_size: int | tuple[int, int], corner: str) -> None:
+        if corner not in CORNERS:
+            raise UserError(f'CornerCrop: corner={corner!r}: must be one of {", ".join(CORNERS)}')
+        size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
+        self.crop_size, self.corner = size, corner
+
+    def transform(self, results: dict) -> dict:
+        height, width = self.crop_size
+        H, W = results['img'].shape[:2]
+        if height > H or width > W:
+            raise UserError(
+                f'CornerCrop: crop_size={self.crop_size} is larger than the image of {(H, W)}: '
+                'resize it before, as by dict(type="ResizeEdge", scale=256)'
+            )
+        top = 0 if self.corner.startswith('top') else H - height
+        left = 0 if self.corner.endswith('left') else W - width
+        results['img'] = results['img'][top : top + height, left : left + width]
+        results['img_shape'] = self.crop_size
+        return results
+
+    def __repr__(self) -> str:
+        return f'CornerCrop(crop_size={self.crop_size}, corner={self.corner!r})'
+
+
+register(TRANSFORMS, CornerCrop)
 register(TRANSFORMS, LoadImage)

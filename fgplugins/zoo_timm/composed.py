@@ -13,6 +13,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from fgplugins.methods import Method, get_method
+from fgplugins.methods.base import check_gradient_path
 
 __all__ = [
     'ComposedModel',
@@ -20,6 +21,7 @@ __all__ = [
     'classifier_layers',
     'load_backbone',
     'method_arguments',
+    'read_maps',
 ]
 
 
@@ -85,6 +87,55 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
         raise ValueError(f'backbone_checkpoint={path!r} does not fit: {reason[:300]}') from None
 
 
+def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
+    """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep."""
+    return backbone.forward_intermediates(
+        x, indices=list(levels), norm=True, output_fmt='NCHW', intermediates_only=True
+    )
+
+
+class _Maps(nn.Module):
+    """`read_maps` as a module's forward, for calls with other weights."""
+
+    def __init__(self, backbone: nn.Module, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone, self.levels = backbone, levels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return read_maps(self.backbone, self.levels, x)
+
+
+def check_backbone_gradients(
+    backbone: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]
+) -> None:
+    """Refuse a backbone whose maps scores cannot be differentiated by.
+
+    Args:
+        backbone: a timm model.
+        levels: of the maps.
+        input_size: (channels, height, width) of an image it takes.
+
+    Raises:
+        ValueError: saying why.
+    """
+    maps, training = _Maps(backbone, levels), backbone.training
+    weights = {**dict(maps.named_parameters()), **dict(maps.named_buffers())}
+    shapes = {k: torch.empty_like(v, device='meta') for k, v in weights.items()}
+    dtype = next(backbone.parameters()).dtype
+    backbone.eval()
+    try:
+        with torch.enable_grad():
+            x = torch.empty(1, *input_size, device='meta', dtype=dtype, requires_grad=True)
+            try:  # shapes alone cost nothing
+                features = torch.func.functional_call(maps, shapes, x)
+            except (RuntimeError, NotImplementedError):
+                device = next(backbone.parameters()).device
+                features = maps(torch.zeros_like(x, device=device, requires_grad=True))
+            check_gradient_path(features)
+    finally:
+        backbone.train(training)
+
+
 class ComposedModel(nn.Module):
     """``backbone -> feature maps -> method -> scores``, with timm's model interface.
 
@@ -133,6 +184,7 @@ class ComposedModel(nn.Module):
             )
         own = {k: kwargs.pop(k) for k in method_arguments(cls) if k in kwargs}
         self.method_name, self.method_args, self.in_chans = method, own, in_chans
+        self.backbone_name, self.backbone_args = backbone, dict(kwargs)
         self.backbone = timm.create_model(
             backbone,
             pretrained=backbone_pretrained,
@@ -162,6 +214,22 @@ class ComposedModel(nn.Module):
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
         self.method = self._build_method(device, dtype)
 
+        cfg = self.backbone.pretrained_cfg
+        height, width = cfg.get('input_size', (in_chans, 224, 224))[1:]
+        if 'img_size' in kwargs:
+            size = kwargs['img_size']
+            height, width = (size, size) if isinstance(size, int) else size
+        self.input_size = (height, width)
+        self.fixed_size = self.input_size if cfg.get('fixed_input_size') else None
+        if cls.needs_gradient_path:
+            try:
+                check_backbone_gradients(self.backbone, self.levels, (in_chans, height, width))
+            except ValueError as error:
+                raise ValueError(
+                    f'{method} on {backbone}: {method} differentiates scores with respect to the '
+                    f'inner feature map of {backbone}, and {error}'
+                ) from None
+
     def _build_method(
         self, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> nn.Module:
@@ -173,9 +241,7 @@ class ComposedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep."""
-        return self.backbone.forward_intermediates(
-            x, indices=self.levels, norm=True, output_fmt='NCHW', intermediates_only=True
-        )
+        return read_maps(self.backbone, self.levels, x)
 
     def forward_head(self, features: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
         """Scores (N, Y) of the maps, or the pooled last map (N, C) with ``pre_logits``."""
@@ -188,12 +254,27 @@ class ComposedModel(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def loss(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The method's named loss terms of a batch."""
+        """The method's named loss terms of a batch.
+
+        Raises:
+            RuntimeError: if the method has terms that need what exists in training only.
+        """
+        if self.method.has_regularizer:
+            raise RuntimeError(
+                f'{self.method_name} trains beside a second network, which the model does not '
+                'hold: train through fgplugins.zoo_timm.task.LossStep or MethodTask'
+            )
         return self.method.loss(self.forward_features(x), target)
 
-    def attention_maps(self, x: Tensor) -> list[Tensor]:
-        """What the method looks at: one (N, K, H_s, W_s) stack of masks per level."""
-        return self.method.attention(self.forward_features(x))
+    def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
+        """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            **asked: what the method's own ``attention`` takes besides.
+        """
+        with self.method.looking_at(x) as x:
+            return self.method.attention(self.forward_features(x), **asked)
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:

@@ -99,14 +99,16 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> ComposedModel:
         merged = {**defaults, 'backbone': backbone, **kwargs}
-        if 'levels' in kwargs and 'taps' not in kwargs:
-            merged.pop('taps', None)  # the preset's number gives way to levels that are named
+        for own, other in (('taps', 'levels'), ('levels', 'taps')):
+            if other in kwargs and own not in kwargs:
+                merged.pop(own, None)  # the preset's choice gives way to the user's
         return _create(name, method, merged.pop('backbone'), pretrained, **merged)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
-    cfg = PretrainedCfg(**_composed_cfg(method, backbone, {'taps': defaults.get('taps')}))
+    read = {k: defaults[k] for k in ('taps', 'levels') if k in defaults}
+    cfg = PretrainedCfg(**_composed_cfg(method, backbone, read))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))
 
@@ -143,3 +145,15 @@ _register_preset('clan_vgg16_bn', 'clan', 'clan_vgg16', taps=2, inner_channels=2
 _register_preset('clan3_vgg16_bn', 'clan', 'clan_vgg16', taps=3, inner_channels=256)
 _register_preset('clan_resnet50', 'clan', 'resnet50', taps=2, inner_channels=512)
 _register_preset('clan_resnet101', 'clan', 'resnet101', taps=2, inner_channels=512)
+
+# ICASC, section 4: the inner level is the last map of the penultimate block; of VGG-19's that is
+# conv4_4, the last one is the pooled conv5_4 (Fig. 3)
+_register_preset('siou_resnet18', 'siou', 'resnet18')
+_register_preset('siou_resnet50', 'siou', 'resnet50')
+_register_preset('siou_resnet101', 'siou', 'resnet101')
+_register_preset('siou_resnet110', 'siou', 'resnet110', kind='pixel')
+_register_preset('siou_vgg19', 'siou', 'vgg19', levels=(3, 5))
+
+# CRA-CNN, section 4.1
+_register_preset('art_resnet50', 'art', 'resnet50')
+_register_preset('art_resnet101', 'art', 'resnet101')

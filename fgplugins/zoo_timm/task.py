@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import copy
 from typing import Any
 
 import torch
@@ -12,13 +12,16 @@ from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.zoo_timm.composed import ComposedModel
+from fgplugins.zoo_timm.composed import ComposedModel, read_maps
 
 __all__ = ['LossStep', 'MethodTask', 'classification_task', 'target_smoothing']
 
 
 class LossStep(nn.Module):
     """The forward pass up to the loss, in one module: what DDP and torch.compile have to wrap.
+
+    It also holds what exists in training only: a method's regularizer and the second network that
+    this looks through, which starts as a copy of the backbone.
 
     Args:
         model: the model to train.
@@ -27,24 +30,44 @@ class LossStep(nn.Module):
     def __init__(self, model: ComposedModel) -> None:
         super().__init__()
         self.model = model
+        self.second = self.regularizer = None
+        if model.method.has_regularizer:
+            weight = next(model.parameters())
+            self.second = copy.deepcopy(model.backbone)
+            self.regularizer = model.method.regularizer(model.fixed_size)
+            self.regularizer.to(weight.device, weight.dtype)
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The method's named loss terms of a batch."""
-        return self.model.loss(x, target)
+        features = self.model.forward_features(x)
+        terms = self.model.method.loss(features, target)
+        if self.regularizer is not None:
+            terms |= self.regularizer(x, features, target, self.second_maps)
+        return terms
+
+    def second_maps(self, x: Tensor) -> list[Tensor]:
+        """The second network's maps, of the levels that the method reads."""
+        return read_maps(self.second, self.model.levels, x)
+
+    def training_only(self) -> dict[str, Tensor]:
+        """The weights that are not the model's."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith('model.')}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The model's groups by depth, under this module's names."""
+        """The model's groups by depth, under this module's names; the second network's alike."""
 
         def prefixed(pattern: Any) -> Any:
             if isinstance(pattern, str):
-                return re.sub(r'^\^', r'^model\\.', pattern)
+                return pattern.replace(r'^backbone\.', r'^(?:model\.backbone|second)\.', 1)
             return [(prefixed(p), *rest) for p, *rest in pattern]
 
         return {k: prefixed(v) for k, v in self.model.group_matcher(coarse=coarse).items()}
 
     def no_weight_decay(self) -> set[str]:
         """The model's, under this module's names."""
-        return {f'model.{name}' for name in self.model.no_weight_decay()}
+        names = self.model.no_weight_decay()
+        second = {name.replace('backbone.', 'second.', 1) for name in names}
+        return {f'model.{name}' for name in names} | (second if self.second is not None else set())
 
 
 def target_smoothing(criterion: object, criterion_kwargs: dict[str, Any] | None) -> float:
@@ -113,8 +136,17 @@ class MethodTask(TrainingTask):
     def compile(
         self, backend: str = 'inductor', mode: str | None = None, **compile_kwargs: Any
     ) -> nn.Module:
-        """Compile the loss step for training and the bare model for testing."""
+        """Compile the loss step for training and the bare model for testing.
+
+        Raises:
+            ValueError: if the method takes gradients inside its loss, which cannot be compiled.
+        """
         model = self.get_eval_model()
+        if model.method.needs_gradient_path:
+            raise ValueError(
+                f'{model.method_name} takes gradients inside its loss, which torch.compile cannot '
+                'differentiate: train without it, and compile the trained model'
+            )
         self.trainable_module = torch.compile(
             self.trainable_module, backend=backend, mode=mode, **compile_kwargs
         )
@@ -130,6 +162,43 @@ class MethodTask(TrainingTask):
             return compiled
         module = self.get_trainable_module(ema=ema) if module is None else module
         return None if module is None else unwrap_model(module).model
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
+        """What is clipped; without the classifiers if ``exclude_head``, as timm has it for AGC."""
+        step = unwrap_model(self.get_trainable_module())
+        if not exclude_head:
+            return list(step.parameters())
+        second = [] if step.second is None else list(step.second.parameters())
+        return list(step.model.parameters())[:-2] + second
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """What exists in training only, for checkpoints to resume from."""
+        module = self.get_trainable_module(ema=ema) if module is None else module
+        return {} if module is None else unwrap_model(module).training_only()
+
+    def load_task_state(
+        self,
+        state: dict[str, Any] | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
+    ) -> None:
+        """Take up what `get_task_state` gave.
+
+        Raises:
+            RuntimeError: if ``strict`` and the weights are not those of this task.
+        """
+        module = self.get_trainable_module(ema=ema) if module is None else module
+        step = unwrap_model(module)
+        own = set(step.training_only())
+        if strict and own != set(state or {}):
+            missing = sorted(own ^ set(state or {}))[0]
+            raise RuntimeError(
+                f'the checkpoint does not fit what {step.model.method_name} trains besides the '
+                f'model: {missing}'
+            )
+        if state:
+            step.load_state_dict(state, strict=False)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         """``loss`` and its terms for images (N, C, H, W) and labels (N,) or (N, Y)."""

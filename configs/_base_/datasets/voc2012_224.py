@@ -1,0 +1,42 @@
+# PASCAL VOC 2012, images of several classes, by MMPretrain's own data set. ICASC, section 4.3, has
+# its AP from the evaluation server; its test labels are not published, so 'val' is tested on here,
+# and AP is the area under the curve as it is, without the server's interpolation. Difficult objects
+# do not count, as on the server. Crops and mirrors: the paper names none.
+_base_ = './cub_224.py'
+
+data_preprocessor = dict(num_classes=20, to_onehot=True)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='RandomResizedCrop', scale=224),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(
+        type='PackInputs',
+        meta_keys=('sample_idx', 'img_path', 'ori_shape', 'img_shape', 'gt_label_difficult'),
+    ),
+]
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True, type='VOC', data_root='data/VOC2012', split='train', pipeline=train_pipeline
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True, type='VOC', data_root='data/VOC2012', split='val', pipeline=test_pipeline
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        _delete_=True, type='VOC', data_root='data/VOC2012', split='val', pipeline=test_pipeline
+    )
+)
+val_evaluator = [
+    dict(type='VOCAveragePrecision'),
+    dict(type='MultiLabelAUC'),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,180 @@
+"""What reports and timings compare: a model of either zoo, in one of three forms.
+
+``NAME`` is a config, a timm model or a checkpoint that says what it is of. Behind a colon stands the
+form: ``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has
+average pooling and a linear classifier in the method's place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fgplugins.analysis.complexity import set_paper_order
+from fgplugins.analysis.loading import LoadedModel, load_model
+from fgplugins.errors import UserError
+from fgplugins.methods import get_method
+
+__all__ = ['FORMS', 'Subject', 'inherited', 'load_subject', 'split_form', 'timm_name']
+
+FORMS = ('ours', 'paper', 'backbone')
+WEIGHTS = ('.pth', '.pt', '.tar')
+
+
+@dataclass
+class Subject:
+    """A model in a form.
+
+    Attributes:
+        label: as the user wrote it, and as reports call it.
+        form: one of `FORMS`.
+        loaded: the model, with the form in place.
+    """
+
+    label: str
+    form: str
+    loaded: LoadedModel
+
+    @property
+    def model(self) -> nn.Module:
+        return self.loaded.model
+
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Images (N, C, H, W) and classes (N,) -> the loss that training minimises."""
+        model, method = self.model, self.loaded.method
+        if hasattr(model, 'extract_feat'):  # MMPretrain's classifiers
+            from mmpretrain.structures import DataSample
+
+            def step(x: Tensor, target: Tensor) -> dict[str, Tensor]:
+                samples = [DataSample().set_gt_label(label) for label in target.unbind()]
+                terms = model(x, samples, mode='loss')
+                return {name: value for name, value in terms.items() if 'loss' in name}
+        elif method is not None:
+            from fgplugins.zoo_timm.task import LossStep
+
+            step = LossStep(model)
+        else:
+            return lambda x, target: F.cross_entropy(model(x), target)
+        return lambda x, target: sum(step(x, target).values())
+
+
+def split_form(spec: str) -> tuple[str, str]:
+    """``'warn:paper'`` -> ('warn', 'paper'), ``'warn'`` -> ('warn', 'ours').
+
+    Raises:
+        UserError: for a form that there is none of.
+    """
+    name, colon, form = spec.rpartition(':')
+    if not colon or Path(spec).exists():
+        return spec, 'ours'
+    if form not in FORMS:
+        raise UserError(
+            f'{spec!r}: a form is one of {", ".join(FORMS)}, as in {name or spec}:paper'
+        )
+    return name, form
+
+
+def load_subject(
+    spec: str,
+    model_kwargs: list[str] | None = None,
+    cfg_options: list[str] | None = None,
+    checkpoint: str | None = None,
+) -> Subject:
+    """Build a model and put it into the form that stands behind its name.
+
+    Raises:
+        UserError: if it cannot be built, or is a plain network, which has one form only.
+    """
+    name, form = split_form(spec)
+    if name.endswith(WEIGHTS) and checkpoint is None:
+        loaded = _from_checkpoint(name, model_kwargs, cfg_options)
+    else:
+        loaded = load_model(name, checkpoint, model_kwargs, cfg_options)
+    method = loaded.method
+    if form != 'ours' and method is None:
+        raise UserError(f'{spec!r}: {name} is a plain network and has no method: leave {form} out')
+    if form == 'paper':
+        set_paper_order(method)
+    elif form == 'backbone':
+        loaded.method = get_method('gap')(method.in_channels, method.num_classes).eval()
+        for parent in loaded.model.modules():
+            for child_name, child in parent.named_children():
+                if child is method:
+                    setattr(parent, child_name, loaded.method)
+    return Subject(loaded.name if form == 'ours' else f'{loaded.name}:{form}', form, loaded)
+
+
+def inherited(
+    first: str,
+    second: str,
+    settings: tuple[list[str] | None, list[str] | None],
+    own: tuple[list[str] | None, list[str] | None],
+) -> tuple[str, list[str], list[str]]:
+    """A second model's name and settings, where the user left some of them to the first.
+
+    A form alone (``:paper``) is the first model in that form, with all its settings; another timm
+    model has the same classes and image channels unless its own settings say otherwise.
+
+    Args:
+        first: name of the first model.
+        second: name of the second, or a form.
+        settings: --model-kwargs and --cfg-options of the first.
+        own: those of the second.
+
+    Returns:
+        Its name, --model-kwargs and --cfg-options.
+    """
+    kwargs, options = (list(given or []) for given in settings)
+    own_kwargs, own_options = (list(given or []) for given in own)
+    if second.startswith(':'):
+        name, _ = split_form(first)
+        return f'{name}{second}', [*kwargs, *own_kwargs], [*options, *own_options]
+    if own_kwargs or own_options or not timm_name(split_form(second)[0]):
+        return second, own_kwargs, own_options
+    return second, [k for k in kwargs if k.split('=')[0] in ('num_classes', 'in_chans')], []
+
+
+def timm_name(name: str) -> bool:
+    """Whether a name is a timm model's."""
+    import timm
+
+    return timm.is_model(name.split('.')[0]) and not Path(name).is_file()
+
+
+def _from_checkpoint(
+    path: str, model_kwargs: list[str] | None, cfg_options: list[str] | None
+) -> LoadedModel:
+    """The model that a checkpoint was saved of: mmengine keeps its config, timm its name."""
+    if not Path(path).is_file():
+        raise UserError(f'checkpoint {path!r} is not a file')
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            saved = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:
+        saved = None  # mmengine's keep more than tensors, which `read_checkpoint` knows
+    if isinstance(saved, dict) and 'arch' in saved:
+        given = vars(saved.get('args') or argparse.Namespace())
+        settings = {**(given.get('model_kwargs') or {}), 'num_classes': given.get('num_classes')}
+        pairs = [f'{key}={value!r}' for key, value in settings.items() if value is not None]
+        return load_model(saved['arch'], path, [*pairs, *(model_kwargs or [])], cfg_options)
+    try:
+        from fgplugins.zoo_mmpretrain.running import read_checkpoint
+    except ImportError as error:
+        raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
+    config = (read_checkpoint(path).get('meta') or {}).get('cfg')
+    if not config:
+        raise UserError(
+            f'checkpoint {path!r} does not say what it is of: name the config or the timm model, '
+            f'and pass --checkpoint {path}'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f'{Path(path).stem}.py'
+        file.write_text(config, encoding='utf-8')
+        return load_model(str(file), path, model_kwargs, cfg_options)

@@ -1,0 +1,73 @@
+r"""Strip a checkpoint of what exists in training only, and check that the scores stay the same.
+
+    python tools/deploy.py configs/siou_r50_cub.py work_dirs/siou_r50_cub/epoch_90.pth
+    python tools/deploy.py art last.pth.tar --model-kwargs backbone=resnet50 num_classes=200
+
+siou and art become the plain backbone with its classifier: the file then loads into timm's or
+MMPretrain's own model. Of a config, the config to test it with is written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.cli import main_guard
+from fgplugins.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_arguments(parser, checkpoint=True)
+    parser.add_argument('--out', help='the file to write (<checkpoint>_deployed.pth beside it)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    source = Path(args.checkpoint)
+    name = source.name.removesuffix('.tar').removesuffix(source.suffix).removesuffix('.pth')
+    out = Path(args.out) if args.out else source.with_name(f'{name}_deployed.pth')
+    if out.suffix != '.pth':
+        raise UserError(f'--out {out}: must end in .pth')
+    if out.resolve() == source.resolve():
+        raise UserError(f'--out {out} is the checkpoint itself')
+    if not out.parent.is_dir():
+        raise UserError(f'--out {out}: the folder {out.parent} is not there')
+    loaded = load_model(args.model, args.checkpoint, args.model_kwargs, args.cfg_options)
+    if loaded.config is None:
+        from fgplugins.zoo_timm import ComposedModel
+        from fgplugins.zoo_timm.deploy import deploy
+
+        if not isinstance(loaded.model, ComposedModel):
+            raise UserError(f'{args.model} is a plain network; there is nothing to strip')
+        model, architecture, arguments = deploy(loaded.model)
+        content = {
+            'arch': architecture,
+            'model_args': arguments,
+            'state_dict': model.state_dict(),
+        }
+        given = ', '.join(f'{k}={v!r}' for k, v in arguments.items())
+        use = f'timm.create_model({architecture!r}, {given}, checkpoint_path={str(out)!r})'
+    else:
+        from fgplugins.zoo_mmpretrain.deploy import deploy
+
+        model, shipped = deploy(loaded.model, loaded.config, loaded.input_size)
+        meta = {'dataset_meta': {'classes': loaded.classes}} if loaded.classes else {}
+        content = {'meta': meta, 'state_dict': model.state_dict()}
+        config = out.with_suffix('.py')
+        shipped.dump(config)
+        use = f'python tools/test.py {config} {out}'
+    torch.save(content, out)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f'{type(model).__name__}, {parameters:,} parameters: {out}')
+    print(f'use: {use}')
+
+
+if __name__ == '__main__':
+    main_guard(main)
