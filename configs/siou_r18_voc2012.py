@@ -11,5 +11,3 @@ model = dict(
     head=dict(type='SIoUHead', num_classes=20, kind='pixel', multi_label=True),
 )
 pretrained_weights = 'torchvision://resnet18'
-# without AttentionMapHook: the captions of its pictures have room for one class an image
-custom_hooks = [dict(type='EpochSeedHook')]

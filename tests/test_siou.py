@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods import siou
+from fgplugins.methods.second_order import second_order_convolutions
 from fgplugins.methods.siou import SIoU
 
 C_IN, C_LAST, CLASSES = 4, 5, 4
@@ -316,3 +318,59 @@ def test_attention_shows_the_prediction_and_its_rival_or_what_is_asked() -> None
 def test_wrong_values(switches: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SIoU(**{'in_channels': [3, 4], 'num_classes': 2, **switches})
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{}, {'stride': 2, 'padding': 1}, {'groups': 2}, {'dilation': 2, 'bias': False}],
+    ids=str,
+)
+def test_second_order_convolutions_are_torchs_own(options: dict) -> None:
+    """Values, gradients and gradients of gradients; gradgradcheck in float64."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, **options).double()
+    x = torch.randn(2, 4, 7, 6, dtype=torch.float64, requires_grad=True)
+    results = []
+    for mode in (second_order_convolutions(), nullcontext()):
+        with mode:
+            y = layer(x).tanh()
+        (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        second = torch.autograd.grad(g.pow(3).sum(), [x, *layer.parameters()], allow_unused=True)
+        results.append([y, g, *second])
+    for ours, theirs in zip(*results, strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+    def call(x: Tensor, *weights: Tensor) -> Tensor:
+        names = [name for name, _ in layer.named_parameters()]
+        with second_order_convolutions():
+            return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), x)
+
+    weights = [p.detach().clone().requires_grad_() for p in layer.parameters()]
+    assert torch.autograd.gradcheck(call, (x, *weights))
+    assert torch.autograd.gradgradcheck(call, (x, *weights))
+
+
+def test_recording_changes_no_gradient() -> None:
+    """The whole loss through a strided network, with torch's own convolutions and with ours."""
+    net, method, images, target = small(kind='pixel')
+    found = []
+    for mode in (method.recording(), nullcontext()):
+        with mode:
+            features = net(images)
+        loss = sum(method.loss(features, target).values())
+        found.append(torch.autograd.grad(loss, [*net.parameters(), *method.parameters()]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+def test_recording_under_autocast() -> None:
+    net, method, images, target = small()
+    net.float(), method.float()
+    with torch.autocast('cpu', torch.bfloat16):
+        with method.recording():
+            features = net(images.float())
+        terms = method.loss(features, target)
+    sum(terms.values()).backward()
+    assert features[1].dtype == torch.bfloat16
+    assert all(p.grad.isfinite().all() for p in net.parameters())

@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+import fgplugins  # noqa: F401  (registers the timm models)
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
     'train_dataloader.dataset.num_images=256',
@@ -570,3 +572,122 @@ def test_without_mmpretrain_the_extra_is_named(name: str, tmp_path: Path) -> Non
 def test_help(in_process: object, name: str) -> None:
     done = in_process(name, '--help')
     assert done.returncode == 0 and 'python tools/' in done.stdout
+
+
+class TestTrainingOnly:
+    """What siou and art leave behind: pictures of their training, and the plain network."""
+
+    KWARGS: ClassVar = {'backbone': 'clutter_cnn', 'in_chans': 1, 'num_classes': 3}
+
+    def model(self, method: str, folder: Path) -> list[str]:
+        """A checkpoint of training and an image; the arguments that name them."""
+        import timm
+
+        from fgplugins.zoo_timm.task import MethodTask
+
+        task = MethodTask(timm.create_model(method, **self.KWARGS), verbose=False)
+        torch.save(task.get_checkpoint_state(), folder / 'a.pth')
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+        Image.fromarray(pixels).save(folder / 'x.png')
+        return ['--model-kwargs', *(f'{k}={v}' for k, v in self.KWARGS.items())]
+
+    def test_pictures(self, in_process: object, tmp_path: Path) -> None:
+        pictures = {}
+        for name, method, asked in (
+            ('rival', 'siou', []),
+            ('classes', 'siou', ['--classes', '2', '0', '1']),
+            ('versus', 'siou', ['--versus', 'b.pth']),
+            ('views', 'art', ['--views']),
+        ):
+            arguments = self.model(method, tmp_path)
+            if name == 'versus':
+                self.model('gap', tmp_path)
+                (tmp_path / 'a.pth').rename(tmp_path / 'b.pth')
+                arguments = self.model('siou', tmp_path)
+            done = in_process(
+                'show_attention', method, 'a.pth', 'x.png', *asked, *arguments,
+                '--out', f'{name}.png',
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            pictures[name] = np.asarray(Image.open(tmp_path / f'{name}.png'))
+            assert pictures[name].std() > 10
+        # one column for the image, and two levels of 2 heads, of 3, of two models' 2; two views
+        widths = {name: round(picture.shape[1] / 144) for name, picture in pictures.items()}
+        assert widths == {'rival': 5, 'classes': 7, 'versus': 9, 'views': 3}
+
+    def test_mistakes(self, in_process: object, tmp_path: Path) -> None:
+        arguments = self.model('siou', tmp_path)
+        show = ['show_attention', 'siou', 'a.pth', 'x.png']
+        for asked, message in (
+            (['--views'], '--views: SIoU trains on no views of the image'),
+            (['--classes', '3'], "--classes '3': neither the name of a class nor a number below 3"),
+            (['--views', '--classes', '1'], '--views is shown alone'),
+        ):
+            assert_one_error(in_process(*show, *asked, *arguments), message)
+        assert_one_error(
+            in_process('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pt'), 'must end in .pth'
+        )
+        assert_one_error(
+            in_process('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pth'), 'checkpoint itself'
+        )
+        assert_one_error(in_process('deploy', 'resnet10t', 'a.pth'), 'Missing key')
+
+    @pytest.mark.parametrize('method', ['siou', 'art', 'warn'])
+    def test_deploying_a_timm_model(self, in_process: object, method: str, tmp_path: Path) -> None:
+        import timm
+
+        done = in_process('deploy', method, 'a.pth', *self.model(method, tmp_path))
+        assert done.returncode == 0, done.stderr
+        content = torch.load(tmp_path / 'a_deployed.pth', weights_only=True)
+        assert content['arch'] == ('warn' if method == 'warn' else 'clutter_cnn')
+        arguments = re.search(r'^use: timm.create_model\((.*)\)$', done.stdout, re.MULTILINE).group(
+            1
+        )
+        os.chdir(tmp_path)
+        plain = eval(f'timm.create_model({arguments})', {'timm': timm}).eval()
+        trained = timm.create_model(method, **self.KWARGS).eval()
+        trained.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True)['state_dict'])
+        x = torch.randn(2, 1, 40, 40)
+        with torch.no_grad():
+            assert torch.equal(plain(x), trained(x))
+
+    @pytest.mark.parametrize('method', ['siou', 'art'])
+    def test_deploying_a_config(self, in_process: object, method: str, tmp_path: Path) -> None:
+        """The written config and weights test like the trained ones, without the second network."""
+        from mmengine.config import Config
+
+        from fgplugins.zoo_mmpretrain import running
+
+        name = f'{method}_r110_cifar10'
+        small = ['model.backbone.depth=8']
+        cfg = Config.fromfile(config(name))
+        cfg.merge_from_dict({'model.backbone.depth': 8})
+        trained = running.check_model(cfg)
+        torch.save({'state_dict': trained.state_dict()}, tmp_path / 'a.pth')
+        done = in_process('deploy', name, 'a.pth', '--cfg-options', *small)
+        assert done.returncode == 0, done.stderr
+        shipped = Config.fromfile(tmp_path / 'a_deployed.py')
+        assert shipped.model.type == 'ImageClassifier'
+        plain = running.check_model(shipped)
+        plain.load_state_dict(
+            torch.load(tmp_path / 'a_deployed.pth', weights_only=True)['state_dict']
+        )
+        x = torch.randn(2, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.equal(plain.eval()(x), trained.eval()(x))
+        rng = np.random.default_rng(0)
+        for split in ('train', 'test'):
+            for label in range(10):
+                folder = tmp_path / 'data' / split / str(label)
+                folder.mkdir(parents=True)
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / '0.png')
+        printed = []
+        for model, weights in ((name, 'a.pth'), ('a_deployed.py', 'a_deployed.pth')):
+            options = small if model == name else []
+            done = in_process(
+                'test', model, weights, '--data-root', 'data',
+                *(['--cfg-options', *options] if options else []),
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            printed.append(re.search(r'accuracy/top1: ([\d.]+)$', done.stdout, re.M).group(1))
+        assert printed[0] == printed[1]

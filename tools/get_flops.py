@@ -10,10 +10,12 @@ For a method, the paper's own order of operations is counted beside ours, branch
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 
 from fgplugins.analysis.flops_report import compare_text, make_report
 from fgplugins.analysis.loading import add_model_arguments
-from fgplugins.analysis.subjects import inherited, load_subject
+from fgplugins.analysis.subjects import add_versus_arguments, inherited, load_subject
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
 from fgplugins.cli import main_guard
 
@@ -41,24 +43,7 @@ def parse_args() -> argparse.Namespace:
         'normalisations, ReLU and pooling, without matrix products',
     )
     parser.add_argument('--depth', type=int, default=1, help='how deep to list modules (1)')
-    parser.add_argument(
-        '--versus',
-        metavar='MODEL',
-        help='a second model to compare with: a config, a timm name, NAME:paper or NAME:backbone; '
-        ':backbone alone is the first model with its method left out',
-    )
-    parser.add_argument(
-        '--versus-kwargs',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help="--model-kwargs of the second model (the first's num_classes and in_chans)",
-    )
-    parser.add_argument(
-        '--versus-cfg-options',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='--cfg-options of the second model',
-    )
+    add_versus_arguments(parser)
     parser.add_argument(
         '--format',
         choices=list(FORMATS.values()),
@@ -80,15 +65,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     out_format = format_of(args.out) if args.out else None
-    subjects = [load_subject(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)]
-    if args.versus:
-        spec, kwargs, options = inherited(
-            args.model,
-            args.versus,
-            (args.model_kwargs, args.cfg_options),
-            (args.versus_kwargs, args.versus_cfg_options),
-        )
-        subjects.append(load_subject(spec, kwargs, options))
+    settings = (args.model_kwargs, args.cfg_options)
+    with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
+        subjects = [load_subject(args.model, *settings, args.checkpoint)]
+        if args.versus:
+            own = (args.versus_kwargs, args.versus_cfg_options)
+            subjects.append(load_subject(*inherited(args.model, args.versus, settings, own)))
     reports = []
     for subject in subjects:
         size = subject.loaded.input_size

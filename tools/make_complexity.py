@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', default=str(PAGE), metavar='FILE', help='the page (%(default)s)')
     parser.add_argument(
-        '--check', action='store_true', help='write nothing; fail if the page is not what is counted'
+        '--check',
+        action='store_true',
+        help='write nothing; fail if the page is not what is counted',
     )
     return parser.parse_args()
 

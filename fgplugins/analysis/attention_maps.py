@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fgplugins.errors import UserError
 
-__all__ = ['draw_attention', 'resize_map']
+__all__ = ['draw_attention', 'draw_images', 'resize_map']
 
 
 def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -31,6 +31,7 @@ def draw_attention(
     path: str | Path,
     max_heads: int = 8,
     first_title: str = 'predicted (true)',
+    titles: Sequence[Sequence[str]] | None = None,
 ) -> Path:
     """One row an image: the image, then each head of each level laid over it. Saved as PNG.
 
@@ -44,6 +45,7 @@ def draw_attention(
         path: the PNG to write.
         max_heads: at most this many heads of a level are drawn.
         first_title: above the column of images.
+        titles: above each head of each level; numbers if None.
 
     Returns:
         The path.
@@ -51,21 +53,12 @@ def draw_attention(
     Raises:
         UserError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
-
     columns = [
         (level, head)
         for level, masks in enumerate(maps[0])
         for head in range(min(len(masks), max_heads))
     ]
-    tile = 1.2 if len(columns) > 8 else 1.8
-    figure = Figure(figsize=(tile * (len(columns) + 1), (tile + 0.25) * len(images) + 0.3), dpi=80)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(images), len(columns) + 1, squeeze=False)
+    figure, axes = _tiles(len(images), len(columns) + 1)
     for row, (image, levels, caption) in enumerate(zip(images, maps, captions, strict=True)):
         height, width = image.shape[:2]
         grey = image.mean(axis=2)
@@ -77,12 +70,59 @@ def draw_attention(
             mask = resize_map(levels[level][head], height, width)
             axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
             if row == 0:
-                axis.set_title(f'level {level + 1}, head {head + 1}', fontsize=7)
+                number = f'level {level + 1}, head {head + 1}'
+                axis.set_title(titles[level][head] if titles else number, fontsize=7)
     axes[0, 0].set_title(first_title, fontsize=7)
+    return _save(figure, axes, path)
+
+
+def draw_images(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    titles: Sequence[str],
+    path: str | Path,
+) -> Path:
+    """A table of images, saved as PNG.
+
+    Args:
+        rows: of images (H, W, 3) or (H, W, 1) in bytes.
+        captions: a line under the first image of each row.
+        titles: above each column.
+        path: the PNG to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    figure, axes = _tiles(len(rows), len(titles))
+    for row, (images, caption) in enumerate(zip(rows, captions, strict=True)):
+        for axis, image in zip(axes[row], images, strict=True):
+            axis.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
+        axes[row, 0].set_xlabel(caption, fontsize=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=7)
+    return _save(figure, axes, path)
+
+
+def _tiles(rows: int, columns: int) -> tuple[object, np.ndarray]:
+    """A figure and its axes."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
+    tile = 1.2 if columns > 9 else 1.8
+    figure = Figure(figsize=(tile * columns, (tile + 0.25) * rows + 0.3), dpi=80)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: object, axes: np.ndarray, path: str | Path) -> Path:
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
     figure.tight_layout(pad=0.3)
-    path = Path(path)
     figure.savefig(path)
-    return path
+    return Path(path)

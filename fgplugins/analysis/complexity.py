@@ -85,8 +85,8 @@ class _Forward(nn.Module):
 def set_paper_order(method: nn.Module) -> Callable[[], None]:
     """Let a method and its modules compute in the paper's order of operations, training included.
 
-    Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module, so
-    that what it does is counted as its own.
+    Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module,
+    so that what it does is counted as its own.
 
     Returns:
         What brings the method's own order back.
@@ -199,7 +199,8 @@ def _branches(
     def open_up(name: str, module: nn.Module) -> None:
         # a module that stands in two places is counted in the first
         parts = [(part, child) for part, child in _parts(name, module) if part in cost.by_module]
-        rest = [a - sum(b) for a, b in zip(whole(name), zip(*map(whole, dict(parts)), strict=True))]
+        inside_parts = zip((0, 0, 0), *map(whole, dict(parts)), strict=True)
+        rest = [a - sum(b) for a, b in zip(whole(name), inside_parts, strict=True)]
         for part, child in parts:
             inner = [whole(n)[1] for n, _ in _parts(part, child) if n in cost.by_module]
             encloses = inside is not None and (inside == part or inside.startswith(f'{part}.'))

@@ -138,13 +138,13 @@ class Report:
             ]
             rows += [(*start, 'operator', k, None, v, None) for k, v in cost.operators.items()]
             rows += [(*start, 'operator', k, None, None, v) for k, v in cost.other.items()]
-            rows += [(*start, 'uncounted', f'{k} x{v}', *[None] * 3) for k, v in self.uncounted(form)]
+            rows += [
+                (*start, 'uncounted', f'{k} x{v}', *[None] * 3) for k, v in self.uncounted(form)
+            ]
         return rows
 
 
-def make_report(
-    subject: Subject, input_size: tuple[int, int, int], layers: bool = False
-) -> Report:
+def make_report(subject: Subject, input_size: tuple[int, int, int], layers: bool = False) -> Report:
     """Count a model, and a method in the paper's order too.
 
     Raises:
@@ -183,9 +183,7 @@ def comparison(one: Report, other: Report) -> Table:
     return Table('', ['', one.name, other.name, 'difference', 'ratio'], rows)
 
 
-def compare_text(
-    reports: list[Report], kind: str, depth: int, everything: bool
-) -> str:
+def compare_text(reports: list[Report], kind: str, depth: int, everything: bool) -> str:
     """One report, or two and their comparison, as 'text', 'markdown', 'json' or 'csv'."""
     one, *others = reports
     if kind == 'csv':

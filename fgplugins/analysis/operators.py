@@ -40,7 +40,9 @@ MAC_OPERATORS = (
     'conv',
     'dot',
     'einsum',
+    'gru',
     'linear',
+    'lstm',
     'matmul',
     'mm',
     'mv',
@@ -54,7 +56,7 @@ def _shape(value: Any) -> list[int]:
 
 
 def _computes(value: Any) -> bool:
-    """Whether a traced value is of floating point: the arithmetic of shapes is not the network's."""
+    """Whether a traced value is of floating point; shapes' arithmetic is not the network's."""
     if value.type().kind() != 'TensorType':
         return False
     return value.type().scalarType() in ('Float', 'Double', 'Half', 'BFloat16', None)
@@ -164,6 +166,17 @@ def _affine_grid(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
     return Counter({'affine_grid': _numel(outputs[0]) * _shape(inputs[0])[-1]})
 
 
+def _recurrent(name: str) -> Handler:
+    """Every weight matrix of a recurrent layer is applied once a step."""
+
+    def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+        steps = prod(_shape(inputs[0])[:-1])
+        shapes = [_shape(value) for value in inputs[2].node().inputs()]
+        return Counter({name: steps * sum(prod(shape) for shape in shapes if len(shape) == 2)})
+
+    return count
+
+
 # ------------------------------------------------------------------------ elementary operations
 
 
@@ -213,7 +226,7 @@ _POINTWISE = """
 _REDUCTIONS = """
     amax amin argmax argmin cumprod cumsum max mean median min norm prod std sum var
     linalg_vector_norm adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d col2im
 """
 _SEVERAL_EACH = {'softmax': 3, 'log_softmax': 3, 'logsumexp': 3, 'normalize': 3}
 _RESAMPLING = {
@@ -245,6 +258,8 @@ def _handlers() -> dict[str, Handler]:
         'aten::einsum': _einsum,
         'aten::scaled_dot_product_attention': _attention,
         'aten::affine_grid_generator': _affine_grid,
+        'aten::lstm': _recurrent('lstm'),
+        'aten::gru': _recurrent('gru'),
         'aten::grid_sampler': _grid_sample,
     }
     for kind, handle in (

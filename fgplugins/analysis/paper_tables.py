@@ -56,10 +56,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Counted:
-    """What we count for a row: (parameters, operations) in the paper's form and in ours."""
+    """What we count for a row, in the paper's form and in ours.
 
-    paper: tuple[int, int]
-    ours: tuple[int, int]
+    Each is (parameters, operations, multiply-adds of the matrix products that those leave out).
+    """
+
+    paper: tuple[int, int, int]
+    ours: tuple[int, int, int]
 
 
 # ------------------------------------------------- networks of other papers, for the count alone
@@ -68,7 +71,12 @@ class Counted:
 def resnext29() -> nn.Module:
     """ResNeXt-29, 16 x 64d (Xie et al., CVPR 2017, section 5.4), for 10 classes."""
     model = ResNet(
-        Bottleneck, (3, 3, 3), channels=(64, 128, 256), cardinality=16, base_width=64, num_classes=10
+        Bottleneck,
+        (3, 3, 3),
+        channels=(64, 128, 256),
+        cardinality=16,
+        base_width=64,
+        num_classes=10,
     )
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = model.layer4 = nn.Identity()
@@ -113,7 +121,8 @@ def _warn(depth: int, levels: int, printed: str, note: str = '', **more: str) ->
 
 PAPERS: dict[str, tuple[str, list[Row]]] = {
     'WARN, Table 1': (
-        'GFlop of one 32 x 32 image; 10 classes where nothing else is said.',
+        'GFlop of one 32 x 32 image; 10 classes where nothing else is said. The rows with dropout '
+        'repeat the figures of those without.',
         [
             Row('ResNeXt 29', resnext29, macs='10.7'),
             Row('DenseNet 250', densenet250, macs='5.4'),
@@ -130,8 +139,8 @@ PAPERS: dict[str, tuple[str, list[Row]]] = {
         ],
     ),
     'WARN, Table 2': (
-        'Parameters and GFlop of one 32 x 32 image; 10 classes where nothing else is said. Figure 5 '
-        'plots accuracies over the same GFlop.',
+        'Parameters and GFlop of one 32 x 32 image; 10 classes where nothing else is said. '
+        'Figure 5 plots accuracies over the same GFlop.',
         [
             Row('ResNeXt 29', resnext29, parameters='68', macs='10.7'),
             Row('DenseNet 190', densenet190, parameters='26', macs='9.3'),
@@ -166,9 +175,10 @@ PAPERS: dict[str, tuple[str, list[Row]]] = {
         ],
     ),
     'CLAN, Table 5': (
-        'Parameters and MACs of one 448 x 448 image, 200 classes. The paper counts as module counters '
-        'do: convolutions and linear layers with biases, normalisations, ReLU, pooling and '
-        'resampling, and no matrix products; so do these columns, and `tools/get_flops.py --layers`.',
+        'Parameters and MACs of one 448 x 448 image, 200 classes. The paper counts as module '
+        'counters do: convolutions and linear layers with biases, normalisations, ReLU, pooling '
+        'and resampling. They leave matrix products out, which the last two columns have. '
+        '`tools/get_flops.py --layers` counts so.',
         [
             Row(
                 'VGG-16',
@@ -221,8 +231,8 @@ PAPERS: dict[str, tuple[str, list[Row]]] = {
         ],
     ),
     'CRA-CNN, sections 1 and 4': (
-        'The paper prints no figure: it "requires no heavier overhead than basic models such as the '
-        'ResNets". One 448 x 448 image, 200 classes.',
+        'The paper prints no figure: it "requires no heavier overhead than basic models such as '
+        'the ResNets". One 448 x 448 image, 200 classes.',
         [
             Row('ResNet-50', 'resnet50', BIRDS, size=448),
             Row('CRA-CNN, ResNet-50', 'art_resnet50', BIRDS, size=448),
@@ -233,9 +243,9 @@ PAPERS: dict[str, tuple[str, list[Row]]] = {
 }
 
 NOTES = {
-    '1': 'Paper\'s form: the global branch built, as under a sigmoid or the dot product. Its 0.47 G '
+    '1': "Paper's form: the global branch built, as under a sigmoid or the dot product. Its 0.47 G "
     'bring 8.07 G to 8.55 G; the paper adds 0.5 to its rounded 8.1. Ours: under a softmax the '
-    'branch has no effect (docs/methods.md) and is not built.',
+    'branch has no effect ([methods.md](methods.md)) and is not built.',
     '2': 'The entries of depth 28 are these values cut after one digit, those of depth 40 rounded.',
     '3': 'The paper prints one figure for CIFAR-10 and CIFAR-100; it is that of 10 classes. The '
     'output heads of 100 classes are ten times as wide.',
@@ -268,15 +278,15 @@ def count_row(row: Row) -> Counted:
     size = (3, row.size, row.size)
     if not isinstance(row.model, str):
         cost = count_complexity(row.model(), size)
-        return Counted((cost.parameters, cost.macs), (cost.parameters, cost.macs))
+        return Counted(*[(cost.parameters, cost.macs, 0)] * 2)
 
-    def count(kwargs: dict[str, object], paper: bool) -> tuple[int, int]:
+    def count(kwargs: dict[str, object], paper: bool) -> tuple[int, int, int]:
         loaded = load_model(row.model, None, [f'{k}={v}' for k, v in kwargs.items()])
         forward = paper_form(loaded) if paper and loaded.method is not None else None
         parameters = sum(p.numel() for p in loaded.model.parameters())
         if row.layers:
-            return parameters, count_layers(loaded.model, size, forward)[0]
-        return parameters, count_complexity(loaded.model, size, forward).macs
+            return parameters, *count_layers(loaded.model, size, forward)
+        return parameters, count_complexity(loaded.model, size, forward).macs, 0
 
     return Counted(count(row.kwargs, True), count({**row.kwargs, **(row.ours or {})}, False))
 
@@ -293,7 +303,7 @@ def _table(title: str, progress: Callable[[str], None]) -> tuple[Table, list[str
     for row in rows_of(title):
         progress(f'{title}: {row.label}')
         counted = count_row(row)
-        (parameters, macs), (our_parameters, our_macs) = counted.paper, counted.ours
+        (parameters, macs, products), ours = counted.paper, counted.ours
         agree = _agrees(row.parameters, parameters / 1e6) and _agrees(row.macs, macs / 1e9)
         if not agree and not row.note:
             raise ValueError(f'{title}, {row.label}: not what is printed, and not explained')
@@ -307,16 +317,20 @@ def _table(title: str, progress: Callable[[str], None]) -> tuple[Table, list[str
                 row.name,
                 row.parameters,
                 f'{parameters / 1e6:.3f}',
-                f'{our_parameters / 1e6:.3f}',
+                f'{ours[0] / 1e6:.3f}',
                 row.macs,
                 f'{macs / 1e9:.3f}',
-                f'{our_macs / 1e9:.3f}',
+                f'{ours[1] / 1e9:.3f}',
                 verdict,
             ]
         )
-    unit = 'G' if not any(row.layers for row in rows_of(title)) else 'G by layers'
+        if row.layers:
+            with_products = ((macs + products) / 1e9, sum(ours[1:]) / 1e9)
+            rows[-1] += [f'{value:.3f}' for value in with_products]
     header = ['network', 'here', 'M printed', "M, paper's form", 'M, ours']
-    header += [f'{unit} printed', f"{unit}, paper's order", f'{unit}, ours', '']
+    header += ['G printed', "G, paper's order", 'G, ours', '']
+    if len(rows[0]) > len(header):
+        header += ["G with products, paper's order", 'G with products, ours']
     return Table('', header, rows, left=2), sorted(set(notes))
 
 
@@ -364,9 +378,10 @@ def make_page(progress: Callable[[str], None] = lambda line: None) -> str:
         '# Complexity: what the papers print, and what is counted here',
         f'Written by `{COMMAND}`; `{COMMAND} --check` compares this page with a new count, and '
         '`tests/test_complexity.py` holds it to an independent counter. G are multiply-adds (what '
-        'the papers call FLOPs) of convolutions, linear layers and matrix products, in billions, of '
-        'one image; M are millions of parameters. "Paper\'s order" computes what the paper prints '
-        'in the order that it prints; "ours" is what runs, with the same scores to 1e-10.',
+        'the papers call FLOPs) of convolutions, linear layers and matrix products, in billions, '
+        'of one image; M are millions of parameters. "Paper\'s order" computes '
+        'what the paper prints in the order that it prints; "ours" is what runs. The scores are '
+        'the same to 1e-10 (of att2 where the mask is a softmax in both).',
     ]
     used: list[str] = []
     for title, (text, _) in PAPERS.items():
@@ -377,21 +392,22 @@ def make_page(progress: Callable[[str], None] = lambda line: None) -> str:
         parts += [f'## {title}', text, table.markdown()]
         if title == 'WARN, Table 2':
             parts += [
-                'The table\'s third column, seconds, is no count: `tools/benchmark.py` times any two '
-                'of these networks side by side.',
+                "The table's third column, seconds, is no count: `tools/benchmark.py` times any "
+                'two of these networks side by side.',
                 '## WARN, Table 4',
                 'Accuracy per million parameters: of WRN the accuracy over all parameters, of WARN '
-                'the gain over those that it adds. Dividing gives the parameters back, in millions.',
+                'the gain over those that it adds. Dividing gives back the parameters, in '
+                'millions.',
                 _fine_tuning().markdown(),
                 'The network that the paper calls WRN-50-4 is `wide_resnet50_2` by its parameters. '
                 'WARN is said to add about half a million whatever the number of classes. That is '
-                'what it adds to WRN-28-10 with 10 classes (0.486 M); its output heads grow with the '
-                'classes and with the wider maps of this network (AD 3, AW 4, 3 x 3 here).',
+                'what it adds to WRN-28-10 with 10 classes (0.486 M); its output heads grow with '
+                'the classes and with the wider maps of this network (AD 3, AW 4, 3 x 3 here).',
             ]
     parts.append('## Explanations')
     parts.append('\n'.join(f'- [{number}] {NOTES[number]}' for number in sorted(set(used))))
     parts.append(
-        'Learn to Pay Attention prints no counts; those of its networks, with and without the branch '
-        'that has no effect, are in [methods.md](methods.md).'
+        'Learn to Pay Attention prints no counts; those of its networks, with and without the '
+        'branch that has no effect, are in [methods.md](methods.md).'
     )
     return '\n\n'.join(parts) + '\n'

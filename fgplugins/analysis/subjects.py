@@ -1,13 +1,14 @@
 """What reports and timings compare: a model of either zoo, in one of three forms.
 
-``NAME`` is a config, a timm model or a checkpoint that says what it is of. Behind a colon stands the
-form: ``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has
-average pooling and a linear classifier in the method's place.
+``NAME`` is a config, a timm model or a checkpoint that says what it is of. Behind a colon stands
+the form: ``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone``
+has average pooling and a linear classifier in the method's place.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,15 @@ from fgplugins.analysis.loading import LoadedModel, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 
-__all__ = ['FORMS', 'Subject', 'inherited', 'load_subject', 'split_form', 'timm_name']
+__all__ = [
+    'FORMS',
+    'Subject',
+    'add_versus_arguments',
+    'inherited',
+    'load_subject',
+    'split_form',
+    'timm_name',
+]
 
 FORMS = ('ours', 'paper', 'backbone')
 WEIGHTS = ('.pth', '.pt', '.tar')
@@ -36,11 +45,15 @@ class Subject:
         label: as the user wrote it, and as reports call it.
         form: one of `FORMS`.
         loaded: the model, with the form in place.
+        arguments: names of the hyper-parameters of the method it was built with.
+        trained: whether its weights come from a checkpoint.
     """
 
     label: str
     form: str
     loaded: LoadedModel
+    arguments: tuple[str, ...] = ()
+    trained: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -63,6 +76,28 @@ class Subject:
         else:
             return lambda x, target: F.cross_entropy(model(x), target)
         return lambda x, target: sum(step(x, target).values())
+
+
+def add_versus_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a command line names a second model, and its settings."""
+    parser.add_argument(
+        '--versus',
+        metavar='MODEL',
+        help='a second model to compare with: a config, a timm name, NAME:paper or NAME:backbone; '
+        'a form alone, as :backbone, is the first model in that form',
+    )
+    parser.add_argument(
+        '--versus-kwargs',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help="--model-kwargs of the second model (the first's num_classes and in_chans)",
+    )
+    parser.add_argument(
+        '--versus-cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='--cfg-options of the second model',
+    )
 
 
 def split_form(spec: str) -> tuple[str, str]:
@@ -93,11 +128,14 @@ def load_subject(
         UserError: if it cannot be built, or is a plain network, which has one form only.
     """
     name, form = split_form(spec)
-    if name.endswith(WEIGHTS) and checkpoint is None:
+    is_checkpoint = name.endswith(WEIGHTS) and checkpoint is None
+    if is_checkpoint:
         loaded = _from_checkpoint(name, model_kwargs, cfg_options)
     else:
         loaded = load_model(name, checkpoint, model_kwargs, cfg_options)
     method = loaded.method
+    # every method takes (in_channels, num_classes) first
+    arguments = () if method is None else tuple(inspect.signature(type(method)).parameters)[2:]
     if form != 'ours' and method is None:
         raise UserError(f'{spec!r}: {name} is a plain network and has no method: leave {form} out')
     if form == 'paper':
@@ -108,7 +146,8 @@ def load_subject(
             for child_name, child in parent.named_children():
                 if child is method:
                     setattr(parent, child_name, loaded.method)
-    return Subject(loaded.name if form == 'ours' else f'{loaded.name}:{form}', form, loaded)
+    label = loaded.name if form == 'ours' else f'{loaded.name}:{form}'
+    return Subject(label, form, loaded, arguments, is_checkpoint or checkpoint is not None)
 
 
 def inherited(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import entry_points
 
 import torch
@@ -79,6 +79,7 @@ class Method(nn.Module):
             last, so each must be the very tensor that the backbone continues from.
         multi_label: an image can have several classes: scores are independent logits, targets
             (N, Y) of zeros and ones.
+        head_names: what the heads of `attention` show, where they are not alike.
 
     Raises:
         ValueError: if there are no maps, or ``num_classes`` is not positive.
@@ -87,6 +88,7 @@ class Method(nn.Module):
     default_taps: int = 1
     needs_gradient_path: bool = False
     multi_label: bool = False
+    head_names: Sequence[str] = ()
 
     def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -115,6 +117,10 @@ class Method(nn.Module):
     def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """Named scalar terms; training minimises their sum."""
         raise NotImplementedError
+
+    def recording(self) -> AbstractContextManager:
+        """What surrounds the backbone's forward pass in training; nothing, for most methods."""
+        return nullcontext()
 
     def regularizer(self, view_size: tuple[int, int] | None = None) -> Regularizer | None:
         """A new training-only part, where the method has one.

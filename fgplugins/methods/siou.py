@@ -22,6 +22,7 @@ What is computed differently, all of it exact:
   * Behind average pooling and a linear layer dY^c/dF^k is the classifier's weight W_ck / Z, so the
     last level needs no backward pass: A_ch = ReLU(sum_k ReLU(W_ck) F^k) / Z,
     A_px = ReLU(sum_k W_ck F^k) / (Z K).
+  * A convolution's second derivative is taken by the weight gradient's own kernel (`second_order`).
   * The inner level's gradients start from the last map, at W_ck / Z: two vector-Jacobian products
     through the layers between the levels, and no others.
 
@@ -39,6 +40,7 @@ Deviations and decisions where the paper is silent:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -46,6 +48,7 @@ from torch.nn import functional as F
 
 from fgplugins.methods.base import register_method
 from fgplugins.methods.gap import GAP
+from fgplugins.methods.second_order import input_gradients_only, second_order_convolutions
 
 __all__ = [
     'KINDS',
@@ -146,6 +149,7 @@ class SIoU(GAP):
 
     default_taps = 2
     needs_gradient_path = True
+    head_names = ('predicted', 'rival')
 
     def __init__(
         self,
@@ -175,6 +179,10 @@ class SIoU(GAP):
         }
         self.multi_label = multi_label
 
+    def recording(self) -> AbstractContextManager:
+        """Convolutions that are cheap to differentiate twice."""
+        return second_order_convolutions()
+
     def directions(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Which scores A^T and A^Conf are derivatives of: weights (N, Y) of each.
 
@@ -203,9 +211,11 @@ class SIoU(GAP):
         gradient = None
         if last.requires_grad and inner.requires_grad:
             start = w[:, :, None, None].to(last.dtype).expand_as(last)
-            (gradient,) = torch.autograd.grad(
-                last, inner, start, retain_graph=True, create_graph=create_graph, allow_unused=True
-            )
+            with input_gradients_only():
+                (gradient,) = torch.autograd.grad(
+                    last, inner, start, retain_graph=True, create_graph=create_graph,
+                    allow_unused=True,
+                )  # fmt: skip
         if gradient is None:
             raise ValueError(
                 'SIoU differentiates scores with respect to the inner map, and the last map has no '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseModule
@@ -210,7 +211,9 @@ class FineGrainedClassifier(ImageClassifier):
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's terms, and those of the method's training-only part."""
-        features = self.extract_feat(inputs)
+        method = getattr(self.head, 'method', None)
+        with nullcontext() if method is None else method.recording():
+            features = self.extract_feat(inputs)
         terms = self.head.loss(features, data_samples)
         if self.regularizer is not None:
             target, maps = self.head.target(data_samples), self.head.pre_logits(features)

@@ -108,6 +108,10 @@ def draw_samples(
     model: torch.nn.Module, samples: list[dict], classes: list[str] | None, path: Path
 ) -> None:
     """Draw the attention of a `FineGrainedClassifier` over samples of its test pipeline."""
+
+    def name(label: int) -> str:
+        return str(classes[label] if classes else label)
+
     training = model.training
     model.eval()
     images, maps, titles = [], [], []
@@ -122,21 +126,10 @@ def draw_samples(
             images.append(image)
             masks = model.attention_maps(inputs)
             maps.append([level[0].float().cpu().numpy() for level in masks])
-            truth = (
-                int(sample['data_samples'].gt_label)
-                if 'gt_label' in sample['data_samples']
-                else None
-            )
-            titles.append((label, truth))
+            truth = sample['data_samples'].get('gt_label', [])
+            titles.append((name(label), [name(int(t)) for t in truth]))
     model.train(training)
-
-    def name(label: int | None) -> str:
-        return '?' if label is None else str(classes[label] if classes else label)
-
-    captions = [
-        name(label) if truth is None else f'{name(label)} ({name(truth)})'
-        for label, truth in titles
-    ]
+    captions = [f'{label} ({", ".join(truth)})' if truth else label for label, truth in titles]
     draw_attention(images, maps, captions, path)
 
 

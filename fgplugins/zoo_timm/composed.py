@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import re
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import timm
 import torch
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 
 from fgplugins.methods import Method, get_method
 from fgplugins.methods.base import check_gradient_path
+
+# a caret that means the beginning, not one that negates a set of characters
+ANCHOR = r'(?<![\[\\])\^'
 
 __all__ = [
     'ComposedModel',
@@ -88,52 +94,153 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
 
 
 def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
-    """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep."""
+    """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep.
+
+    Behind the network's last normalisation, where `normalizes_maps` did not find that it refuses.
+    """
     return backbone.forward_intermediates(
-        x, indices=list(levels), norm=True, output_fmt='NCHW', intermediates_only=True
+        x,
+        indices=list(levels),
+        norm=getattr(backbone, 'normalized_maps', True),
+        output_fmt='NCHW',
+        intermediates_only=True,
     )
 
 
-class _Maps(nn.Module):
-    """`read_maps` as a module's forward, for calls with other weights."""
+def normalizes_maps(twin: nn.Module, input_size: tuple[int, int, int]) -> bool:
+    """Whether a backbone has its maps normalised when asked; some of timm's refuse.
 
-    def __init__(self, backbone: nn.Module, levels: Sequence[int]) -> None:
-        super().__init__()
-        self.backbone, self.levels = backbone, levels
+    Args:
+        twin: the backbone on the meta device.
+        input_size: (channels, height, width) of an image it takes.
+    """
+    try:
+        x = torch.empty(2, *input_size, device='meta')
+        twin.forward_intermediates(x, [0], norm=True, stop_early=True)
+    except AssertionError:
+        return False
+    except (RuntimeError, NotImplementedError):
+        pass  # shapes that depend on data
+    return True
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return read_maps(self.backbone, self.levels, x)
+
+def takes_size(twin: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]) -> bool:
+    """Whether a backbone runs on images of a size.
+
+    Args:
+        twin: the backbone on the meta device.
+        levels: of the maps.
+        input_size: (channels, height, width).
+    """
+    try:
+        read_maps(twin, levels, torch.empty(2, *input_size, device='meta'))
+    except NotImplementedError:
+        pass  # shapes that depend on data
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def unused_parameters(
+    twin: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]
+) -> list[str]:
+    """Names of the parameters that a backbone's maps do not depend on in training.
+
+    What timm leaves when it prunes: the normalisation of a class token, branches that end beside
+    the maps, and the like.
+
+    Args:
+        twin: the pruned backbone on the meta device, where only shapes are computed.
+        levels: of the maps.
+        input_size: (channels, height, width) of an image it takes.
+    """
+    with torch.enable_grad():
+        try:
+            maps = read_maps(twin.train(), levels, torch.empty(2, *input_size, device='meta'))
+        except (RuntimeError, NotImplementedError):
+            return []  # its shapes depend on data
+    nodes, seen, reached = [m.grad_fn for m in maps], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            reached.add(getattr(node, 'variable', None))
+            nodes.extend(below for below, _ in node.next_functions)
+    return [name for name, p in twin.named_parameters() if p.requires_grad and p not in reached]
+
+
+def set_aside(module: nn.Module, names: Sequence[str]) -> None:
+    """Make buffers of parameters: kept and saved as before, but not trained."""
+    for name in names:
+        path, _, last = name.rpartition('.')
+        owner = module.get_submodule(path)
+        value = getattr(owner, last).detach()
+        delattr(owner, last)
+        owner.register_buffer(last, value)
 
 
 def check_backbone_gradients(
-    backbone: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]
+    backbone: nn.Module,
+    twin: nn.Module,
+    levels: Sequence[int],
+    input_size: tuple[int, int, int],
 ) -> None:
     """Refuse a backbone whose maps scores cannot be differentiated by.
 
     Args:
         backbone: a timm model.
+        twin: the same on the meta device.
         levels: of the maps.
         input_size: (channels, height, width) of an image it takes.
 
     Raises:
         ValueError: saying why.
     """
-    maps, training = _Maps(backbone, levels), backbone.training
-    weights = {**dict(maps.named_parameters()), **dict(maps.named_buffers())}
-    shapes = {k: torch.empty_like(v, device='meta') for k, v in weights.items()}
-    dtype = next(backbone.parameters()).dtype
+    weight, training = next(backbone.parameters()), backbone.training
     backbone.eval()
     try:
         with torch.enable_grad():
-            x = torch.empty(1, *input_size, device='meta', dtype=dtype, requires_grad=True)
             try:  # shapes alone cost nothing
-                features = torch.func.functional_call(maps, shapes, x)
+                x = torch.empty(1, *input_size, device='meta', requires_grad=True)
+                features = read_maps(twin.eval(), levels, x)
             except (RuntimeError, NotImplementedError):
-                device = next(backbone.parameters()).device
-                features = maps(torch.zeros_like(x, device=device, requires_grad=True))
+                x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
+                features = read_maps(backbone, levels, x.requires_grad_())
             check_gradient_path(features)
     finally:
         backbone.train(training)
+
+
+class _Traced(nn.Module):
+    """A module as it runs in testing, in the form that ``torch.jit.script`` takes.
+
+    Args:
+        module: the module.
+        example: what it is run on once.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor | list[Tensor]) -> None:
+        super().__init__()
+        training = module.training
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of sizes that are read in Python
+            self.traced = torch.jit.trace(module.eval(), (example,), check_trace=False)
+        module.train(training)
+
+
+class _TracedModel(_Traced):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.traced(x)
+
+
+class _TracedMethod(_Traced):
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return self.traced(features)
+
+
+def _trace_method(method: Method, shapes: Sequence[tuple[int, ...]]) -> _TracedMethod:
+    weight = next(method.parameters())
+    return _TracedMethod(method, [weight.new_zeros(shape) for shape in shapes])
 
 
 class ComposedModel(nn.Module):
@@ -142,13 +249,16 @@ class ComposedModel(nn.Module):
     Args:
         method: key of a registered method.
         backbone: name of any timm model.
-        num_classes: Y; 0 leaves the method's scores out (`forward` then returns the feature maps).
+        num_classes: Y; 0 leaves the method out (`forward` then returns the last map, pooled).
         in_chans: image channels.
         taps: how many of the backbone's last maps the method reads; the method's default if None.
         levels: the maps themselves, as indices into the backbone's ``feature_info``.
         backbone_pretrained: load the backbone's published weights.
         backbone_checkpoint: load the backbone's weights from this file.
-        global_pool: accepted for timm's sake; methods pool under their own masks.
+        drop_rate: of dropping channels of the last map in training: timm's dropout of the vector
+            that is classified, for methods that average the map.
+        global_pool: 'avg' | ''; how the last map comes out where there is no method on it. Methods
+            pool under their own masks.
         device: where to create the parameters.
         dtype: their type.
         **kwargs: hyper-parameters of the method by its own names; the rest goes to the backbone.
@@ -167,6 +277,7 @@ class ComposedModel(nn.Module):
         levels: Sequence[int] | None = None,
         backbone_pretrained: bool = False,
         backbone_checkpoint: str = '',
+        drop_rate: float = 0.0,
         global_pool: str = 'avg',
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -178,21 +289,14 @@ class ComposedModel(nn.Module):
             raise ValueError(
                 f'backbone {backbone!r} is not a timm model; timm.list_models() names them all'
             )
-        if global_pool not in ('avg', '', None):
-            raise ValueError(
-                f'global_pool={global_pool!r}: {method} pools under its own masks; leave it out'
-            )
         own = {k: kwargs.pop(k) for k in method_arguments(cls) if k in kwargs}
         self.method_name, self.method_args, self.in_chans = method, own, in_chans
+        self._set_pooling(global_pool)
+        self.feature_drop = nn.Dropout2d(drop_rate)
         self.backbone_name, self.backbone_args = backbone, dict(kwargs)
+        arguments = {'num_classes': 0, 'in_chans': in_chans, **kwargs}
         self.backbone = timm.create_model(
-            backbone,
-            pretrained=backbone_pretrained,
-            num_classes=0,
-            in_chans=in_chans,
-            device=device,
-            dtype=dtype,
-            **kwargs,
+            backbone, pretrained=backbone_pretrained, device=device, dtype=dtype, **arguments
         )
         if backbone_checkpoint:
             load_backbone(self.backbone, backbone_checkpoint)
@@ -210,10 +314,8 @@ class ComposedModel(nn.Module):
         self.feature_info = [info[i] for i in levels]
         # nothing above the last map read stays, so that every parameter gets a gradient
         self.levels = list(self.backbone.prune_intermediate_layers(levels, prune_head=True))
-        self.num_classes = num_classes
+        self.num_classes, self.drop_rate = num_classes, drop_rate
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
-        self.method = self._build_method(device, dtype)
-
         cfg = self.backbone.pretrained_cfg
         height, width = cfg.get('input_size', (in_chans, 224, 224))[1:]
         if 'img_size' in kwargs:
@@ -221,14 +323,44 @@ class ComposedModel(nn.Module):
             height, width = (size, size) if isinstance(size, int) else size
         self.input_size = (height, width)
         self.fixed_size = self.input_size if cfg.get('fixed_input_size') else None
+        self.method = self._build_method(device, dtype)
+        with torch.device('meta'):
+            twin = timm.create_model(backbone, **arguments)
+        twin.prune_intermediate_layers(levels, prune_head=True)
+        self._fit_backbone(twin, cls)
+
+    def _fit_backbone(self, twin: nn.Module, cls: type[Method]) -> None:
+        """Find out by a twin on the meta device what the backbone can do, and adapt it.
+
+        Raises:
+            ValueError: if the method needs gradients that the backbone cannot have.
+        """
+        H, W = self.input_size
+        shape, half = (self.in_chans, H, W), (self.in_chans, (H + 1) // 2, (W + 1) // 2)
+        self.backbone.normalized_maps = twin.normalized_maps = normalizes_maps(twin, shape)
+        if cls.regularizer is not Method.regularizer and not takes_size(twin, self.levels, half):
+            self.fixed_size = self.input_size  # a training-only part has views half as large
+        set_aside(self.backbone, unused_parameters(twin, self.levels, shape))
         if cls.needs_gradient_path:
+            for module in (*twin.modules(), *self.backbone.modules()):
+                if hasattr(module, 'fused_attn'):
+                    module.fused_attn = False  # fused attention cannot be differentiated twice
             try:
-                check_backbone_gradients(self.backbone, self.levels, (in_chans, height, width))
+                check_backbone_gradients(self.backbone, twin, self.levels, shape)
             except ValueError as error:
+                name, method = self.backbone_name, self.method_name
                 raise ValueError(
-                    f'{method} on {backbone}: {method} differentiates scores with respect to the '
-                    f'inner feature map of {backbone}, and {error}'
+                    f'{method} on {name}: {method} differentiates scores with respect to the '
+                    f'inner feature map of {name}, and {error}'
                 ) from None
+
+    def _set_pooling(self, global_pool: str | None) -> None:
+        if global_pool not in ('avg', ''):
+            raise ValueError(
+                f'global_pool={global_pool!r}: {self.method_name} pools under its own masks; '
+                'leave it out'
+            )
+        self.global_pool = global_pool
 
     def _build_method(
         self, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -237,17 +369,34 @@ class ComposedModel(nn.Module):
             return nn.Identity()
         channels = [info['num_chs'] for info in self.feature_info]
         method = get_method(self.method_name)(channels, self.num_classes, **self.method_args)
+        strides = [info['reduction'] for info in self.feature_info]
+        shapes = [
+            (1, C, *(math.ceil(side / stride) for side in self.input_size))
+            for C, stride in zip(channels, strides, strict=True)
+        ]
+        # methods are not written in TorchScript's subset of Python: it gets them traced
+        method.__prepare_scriptable__ = functools.partial(_trace_method, method, shapes)
         return method.to(device=device, dtype=dtype)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """For ``torch.jit.script``: the model traced as it runs in testing."""
+        weight = next(self.parameters())
+        return _TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep."""
-        return read_maps(self.backbone, self.levels, x)
+        maps = read_maps(self.backbone, self.levels, x)
+        return [*maps[:-1], self.feature_drop(maps[-1])] if self.drop_rate else maps
 
     def forward_head(self, features: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
-        """Scores (N, Y) of the maps, or the pooled last map (N, C) with ``pre_logits``."""
-        if pre_logits:
-            return features[-1].mean(dim=(2, 3))
-        return self.method(features)
+        """Scores (N, Y) of the maps; the pooled last map (N, C) with ``pre_logits``.
+
+        The last map is also what comes out of a model without classes, pooled unless
+        ``global_pool=''``.
+        """
+        if self.num_classes and not pre_logits:
+            return self.method(features)
+        return features[-1].mean(dim=(2, 3)) if self.global_pool else features[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, Y) of images (N, in_chans, H, W)."""
@@ -264,7 +413,9 @@ class ComposedModel(nn.Module):
                 f'{self.method_name} trains beside a second network, which the model does not '
                 'hold: train through fgplugins.zoo_timm.task.LossStep or MethodTask'
             )
-        return self.method.loss(self.forward_features(x), target)
+        with self.method.recording():
+            features = self.forward_features(x)
+        return self.method.loss(features, target)
 
     def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
         """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
@@ -282,10 +433,39 @@ class ComposedModel(nn.Module):
         return self.method
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Build the method anew for another number of classes; 0 removes it."""
+        """Build the method anew for another number of classes; 0 removes it.
+
+        Args:
+            num_classes: Y.
+            global_pool: 'avg' | ''; as it is if None.
+        """
+        if global_pool is not None:
+            self._set_pooling(global_pool)
         self.num_classes = num_classes
         weight = next(self.backbone.parameters())
-        self.method = self._build_method(weight.device, weight.dtype)
+        self.method = self._build_method(weight.device, weight.dtype).train(self.training)
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: int | Sequence[int] | None = None, **kwargs: Any) -> None:
+        """Adapt the backbone to another size of images, where it is built for one.
+
+        Args:
+            img_size: (height, width), or one side; as it is if None.
+            **kwargs: what else the backbone's own ``set_input_size`` takes.
+
+        Raises:
+            ValueError: if the backbone is built for one size and cannot change it, or takes none
+                of the rest.
+        """
+        size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if hasattr(self.backbone, 'set_input_size'):
+            self.backbone.set_input_size(img_size=size, **kwargs)
+        elif kwargs or (self.fixed_size and size is not None and tuple(size) != self.fixed_size):
+            names = ', '.join(kwargs) or 'img_size'
+            raise ValueError(f'set_input_size: {self.backbone_name} cannot change its {names}')
+        if size is not None:
+            self.input_size = tuple(size)
+            self.fixed_size = self.input_size if self.fixed_size else None
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -294,18 +474,34 @@ class ComposedModel(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The backbone's groups by depth (for layer decay), the method last."""
+        """The backbone's groups by depth (for layer decay), the method last.
 
-        def prefixed(pattern: Any) -> Any:
-            if isinstance(pattern, str):
-                return re.sub(r'^\^?', r'^backbone\\.', pattern)
-            return [(prefixed(p), *rest) for p, *rest in pattern]
+        A backbone that timm has no groups for has one for each of its parts, in their order, and
+        of the stages in a part.
+        """
 
-        groups = {k: prefixed(v) for k, v in self.backbone.group_matcher(coarse=coarse).items()}
-        return groups
+        def prefixed(pattern: str) -> str:
+            return rf'^backbone\.(?:{re.sub(ANCHOR, "", pattern)})'
+
+        if hasattr(self.backbone, 'group_matcher'):
+            groups = self.backbone.group_matcher(coarse=coarse)
+        else:
+            parts = [name for name, _ in self.backbone.named_children()]
+            groups = {p: [(rf'{p}\.(\d+)\.', None), (rf'{p}\.', None)] for p in parts}
+        return {
+            name: prefixed(spec)
+            if isinstance(spec, str)
+            else [(prefixed(pattern), *rest) for pattern, *rest in spec]
+            for name, spec in groups.items()
+            if spec is not None
+        }
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """The backbone's parameters that timm does not decay."""
         names = getattr(self.backbone, 'no_weight_decay', set)
         return {f'backbone.{name}' for name in (names() if callable(names) else names)}
+
+
+# torch.fx hands these on to TorchScript, which does not know types by their names
+ComposedModel.forward.__annotations__ = get_type_hints(ComposedModel.forward)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg, register_model
-from timm.models._builder import resolve_pretrained_cfg
+from timm.models import build_model_with_cfg, register_model, register_notrace_module
+from timm.models._builder import pretrained_cfg_for_features, resolve_pretrained_cfg
+from timm.models._features import FeatureGetterNet
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
@@ -61,9 +63,21 @@ def _create(
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
     cache_dir: Any = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    feature_cls: str = 'getter',
     **kwargs: Any,
-) -> ComposedModel:
-    """Build a composed model; ``pretrained`` loads its own weights, or else the backbone's."""
+) -> ComposedModel | FeatureGetterNet:
+    """Build a composed model; ``pretrained`` loads its own weights, or else the backbone's.
+
+    With ``features_only`` it is the backbone alone, in timm's wrapper that gives the maps of
+    ``out_indices``.
+    """
+    if feature_cls != 'getter' or (out_indices is not None and not features_only):
+        raise ValueError(
+            f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
+            "out_indices, and feature_cls='getter' alone; what a method reads is levels="
+        )
     if not timm.is_model(backbone):
         raise ValueError(
             f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'
@@ -79,7 +93,9 @@ def _create(
                 'use pretrained=False or backbone_checkpoint=<file>'
             )
         kwargs.setdefault('backbone_pretrained', True)
-    return build_model_with_cfg(
+    if features_only:
+        kwargs['num_classes'] = 0
+    model = build_model_with_cfg(
         ComposedModel,
         variant,
         pretrained and cfg.has_weights,
@@ -89,6 +105,26 @@ def _create(
         backbone=backbone,
         **kwargs,
     )
+    return _backbone_features(model, out_indices) if features_only else model
+
+
+def _backbone_features(
+    model: ComposedModel, out_indices: Sequence[int] | None = None
+) -> FeatureGetterNet:
+    """The backbone's maps, as far up as the method reads, all of them unless ``out_indices``."""
+    last = model.levels[-1]
+    indices = list(range(last + 1)) if out_indices is None else list(out_indices)
+    if not all(-last - 1 <= i <= last for i in indices):
+        raise ValueError(
+            f'out_indices={indices}: {model.backbone_name} has the maps 0 to {last} up to the last '
+            f'that {model.method_name} reads'
+        )
+    features = FeatureGetterNet(model.backbone, sorted(i % (last + 1) for i in indices), norm=True)
+    features.in_chans = model.in_chans
+    features.pretrained_cfg = features.default_cfg = pretrained_cfg_for_features(
+        model.pretrained_cfg
+    )
+    return features
 
 
 def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) -> None:
@@ -97,7 +133,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
         owner = timm.model_entrypoint(name).__module__
         raise ValueError(f'timm already has a model named {name!r}, from {owner}')
 
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> ComposedModel:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> ComposedModel | FeatureGetterNet:
         merged = {**defaults, 'backbone': backbone, **kwargs}
         for own, other in (('taps', 'levels'), ('levels', 'taps')):
             if other in kwargs and own not in kwargs:
@@ -114,6 +150,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
 
 
 def _register_generic(name: str, cls: type[Method]) -> None:
+    register_notrace_module(cls)  # torch.fx takes a method as one node
     summary = (cls.__doc__ or '').strip().split('\n')[0]
     doc = f'{cls.__name__} on any timm model, ``backbone=``. {summary}'
     _register(name, name, DEFAULT_BACKBONE, doc)

@@ -39,7 +39,8 @@ class LossStep(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The method's named loss terms of a batch."""
-        features = self.model.forward_features(x)
+        with self.model.method.recording():
+            features = self.model.forward_features(x)
         terms = self.model.method.loss(features, target)
         if self.regularizer is not None:
             terms |= self.regularizer(x, features, target, self.second_maps)

@@ -1,0 +1,333 @@
+"""What a coverage report runs: one backbone under one method, in training and in testing.
+
+A cell of the report is one backbone of a zoo with one method on top. It is built, trained for one
+step on a batch of two, and tested on a batch of one; what comes out is compared with the contract.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import fgplugins
+from fgplugins.methods import get_method
+
+__all__ = ['Cell', 'Subject', 'markdown', 'smallest_models', 'try_mmpretrain', 'try_timm']
+
+CLASSES = 5
+
+
+@dataclass
+class Subject:
+    """A backbone of one of the zoos.
+
+    Attributes:
+        group: what the row stands for: a timm module, or a backbone's type in MMPretrain.
+        model: the backbone's name or settings, as a reader would write them.
+        parameters: of the whole network.
+        levels: how many maps it gives.
+    """
+
+    group: str
+    model: str
+    parameters: int
+    levels: int
+
+
+@dataclass
+class Cell:
+    """How one backbone fared under one method.
+
+    Attributes:
+        outcome: 'ok' | 'refused' | 'failed'.
+        reason: why not 'ok'.
+        size: of the images it ran on.
+        taps: how many maps the method read.
+        seconds: that it took.
+    """
+
+    outcome: str
+    reason: str = ''
+    size: tuple[int, int] | None = None
+    taps: int = 0
+    seconds: float = 0.0
+
+
+class _Broken(AssertionError):
+    """Something came out that the contract forbids."""
+
+
+def _demand(condition: bool, text: str) -> None:
+    if not condition:
+        raise _Broken(text)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether this package raised the error, on purpose, rather than something that it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = Path(frames[-1].filename).is_relative_to(Path(fgplugins.__file__).parent)
+    return isinstance(error, ValueError) and inside
+
+
+def exercise(
+    module: nn.Module,
+    loss: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    scores: Callable[[Tensor], Tensor],
+    features: Callable[[Tensor], Sequence[Tensor]],
+    attention: Callable[[Tensor], Sequence[Tensor]],
+    channels: Sequence[int],
+    shape: tuple[int, int, int],
+) -> None:
+    """One training step on two images, then scores and attention maps of one.
+
+    Args:
+        module: holds every parameter that is trained.
+        loss: images and classes -> named terms.
+        scores: images -> (N, Y).
+        features: images -> the maps that the method reads.
+        attention: images -> the masks.
+        channels: what each map should have.
+        shape: (channels, height, width) of an image.
+
+    Raises:
+        AssertionError: saying what is wrong with what came out.
+    """
+    module.train()
+    terms = loss(torch.randn(2, *shape), torch.tensor([0, CLASSES - 1]))
+    _demand(bool(terms), 'the loss has no terms')
+    for name, value in terms.items():
+        _demand(value.ndim == 0, f'the loss term {name} is not a scalar')
+        _demand(bool(value.isfinite()), f'the loss term {name} is {value.item()}')
+    sum(terms.values()).backward()
+    unused = [name for name, p in module.named_parameters() if p.grad is None]
+    _demand(not unused, f'no gradient for {len(unused)} parameter(s): {", ".join(unused[:3])}')
+
+    module.eval()
+    x = torch.randn(1, *shape)
+    with torch.no_grad():
+        y = scores(x)
+        _demand(y.shape == (1, CLASSES), f'scores of shape {tuple(y.shape)}')
+        _demand(bool(y.isfinite().all()), 'scores that are not finite')
+        maps = features(x)
+    given = [f.shape[1] for f in maps]
+    _demand(given == list(channels), f'maps of {given} channels, not {list(channels)}')
+    masks = attention(x)
+    grids = [tuple(m.shape[2:]) for m in masks], [tuple(f.shape[2:]) for f in maps]
+    _demand(grids[0] == grids[1], f'attention on the grids {grids[0]}, the maps are {grids[1]}')
+    _demand(all(m.ndim == 4 and m.shape[0] == 1 for m in masks), 'attention of another rank')
+    _demand(all(bool((m >= 0).all()) for m in masks), 'attention that is negative or not a number')
+
+
+def _timed(attempt: Callable[[Cell], None], cell: Cell) -> Cell:
+    """Run an attempt; what goes wrong becomes the cell's outcome."""
+    start = time.perf_counter()
+    try:
+        attempt(cell)
+    except Exception as error:
+        text = str(error).strip().split('\n')[0] or 'no message'
+        cell.outcome = 'refused' if is_refusal(error) else 'failed'
+        cell.reason = text if cell.outcome == 'refused' else f'{type(error).__name__}: {text}'
+    cell.seconds = round(time.perf_counter() - start, 1)
+    return cell
+
+
+# --------------------------------------------------------------------------------------------- timm
+
+
+def smallest_models(say: Callable[[str], None] = print) -> list[Subject]:
+    """Of each of timm's own model modules the model with the fewest parameters."""
+    import timm
+
+    found = []
+    for module in timm.list_modules():
+        names = timm.list_models(module=module)
+        if not timm.model_entrypoint(names[0]).__module__.startswith('timm.'):
+            continue
+        sizes = []
+        for name in names:
+            with torch.device('meta'):
+                model = timm.create_model(name)
+            count = sum(p.numel() for p in model.parameters())
+            sizes.append(Subject(module, name, count, len(model.feature_info)))
+        found.append(min(sizes, key=lambda subject: subject.parameters))
+        say(f'{module}: {found[-1].model} of {len(names)}')
+    return found
+
+
+def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
+    """One timm model under one method, on its own size of images, or smaller ones if it takes any.
+
+    Args:
+        subject: the model.
+        method: key of the method.
+        side: longest side of the images for networks that take any size; these are not square.
+    """
+    import timm
+
+    from fgplugins.zoo_timm.task import LossStep
+
+    def attempt(cell: Cell) -> None:
+        model = timm.create_model(
+            method, backbone=subject.model, num_classes=CLASSES, taps=cell.taps
+        )
+        step = LossStep(model)
+        C, (H, W) = model.in_chans, model.input_size
+        sizes = [(H, W)]
+        if model.fixed_size is None and max(H, W) > side:
+            sizes.insert(0, (side, side * 3 // 4))
+        channels = [info['num_chs'] for info in model.feature_info]
+        for cell.size in sizes:
+            try:
+                exercise(
+                    step, step, model, model.forward_features, model.attention_maps, channels,
+                    (C, *cell.size),
+                )  # fmt: skip
+                return
+            except Exception as error:
+                if cell.size == sizes[-1] or isinstance(error, _Broken):
+                    raise
+                step.zero_grad()
+
+    return _timed(attempt, Cell('ok', taps=min(get_method(method).default_taps, subject.levels)))
+
+
+# --------------------------------------------------------------------------------------- MMPretrain
+
+
+def try_mmpretrain(
+    backbone: dict[str, object], method: str, levels: int, size: tuple[int, int]
+) -> Cell:
+    """One MMPretrain backbone under one method, wired from the config alone.
+
+    Args:
+        backbone: its config.
+        method: key of the method.
+        levels: how many maps it gives.
+        size: of the images.
+    """
+    from mmpretrain.registry import MODELS
+    from mmpretrain.structures import DataSample
+
+    import fgplugins.zoo_mmpretrain  # noqa: F401
+
+    def attempt(cell: Cell) -> None:
+        head = {'type': f'{get_method(method).__name__}Head', 'num_classes': CLASSES}
+        if cell.taps < get_method(method).default_taps:
+            head['taps'] = cell.taps
+        model = MODELS.build({'type': 'FineGrainedClassifier', 'backbone': backbone, 'head': head})
+
+        def loss(x: Tensor, target: Tensor) -> dict[str, Tensor]:
+            samples = [DataSample().set_gt_label(label) for label in target.unbind()]
+            return model(x, samples, mode='loss')
+
+        def features(x: Tensor) -> list[Tensor]:
+            return list(model.head.pre_logits(model.extract_feat(x)))
+
+        exercise(
+            model,
+            loss,
+            lambda x: model(x, mode='tensor'),
+            features,
+            model.attention_maps,
+            model.head.method.in_channels,
+            (backbone.get('in_channels', 3), *size),
+        )
+
+    taps = min(get_method(method).default_taps, levels)
+    return _timed(attempt, Cell('ok', size=size, taps=taps))
+
+
+# ------------------------------------------------------------------------------------------- report
+
+
+def load(path: Path) -> dict[str, dict]:
+    """A report that was begun, or an empty one: zoo -> group -> {'subject': ..., 'cells': ...}."""
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def save(report: dict[str, dict], path: Path) -> None:
+    """Write a report so that an interrupted run finds all or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix('.part')
+    draft.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    draft.replace(path)
+
+
+def record(report: dict[str, dict], zoo: str, subject: Subject, method: str, cell: Cell) -> None:
+    """Put a cell in its place."""
+    row = report.setdefault(zoo, {}).setdefault(subject.group, {})
+    row['subject'] = asdict(subject)
+    row.setdefault('cells', {})[method] = asdict(cell)
+
+
+def _counts(rows: dict[str, dict], method: str) -> list[str]:
+    outcomes = [row['cells'][method]['outcome'] for row in rows.values() if method in row['cells']]
+    return [str(outcomes.count(outcome)) for outcome in ('ok', 'refused', 'failed')]
+
+
+def _table(rows: dict[str, dict], methods: Sequence[str], first: str) -> list[str]:
+    """Rows by group; what is not ok by a number, explained below."""
+    lines = [
+        f'| {first} | smallest model | parameters | images | {" | ".join(methods)} |',
+        f'|---|---|---|---|{"---|" * len(methods)}',
+    ]
+    reasons: dict[str, int] = {}
+    for group, row in sorted(rows.items(), key=lambda item: item[0].lower()):
+        shown = []
+        for method in methods:
+            cell = row['cells'].get(method)
+            if cell is None:
+                shown.append('not run')
+            elif cell['outcome'] == 'ok':
+                shown.append('ok')
+            else:
+                number = reasons.setdefault(_general(cell['reason'], row), len(reasons) + 1)
+                shown.append(f'{cell["outcome"]} [{number}]')
+        sizes = {tuple(c['size']) for c in row['cells'].values() if c['size']}
+        size = ', '.join(f'{h} x {w}' for h, w in sorted(sizes))
+        subject = row['subject']
+        lines.append(
+            f'| {group} | `{subject["model"]}` | {subject["parameters"]:,} | {size} | '
+            f'{" | ".join(shown)} |'
+        )
+    return [*lines, '', *(f'{number}. {reason}' for reason, number in reasons.items())]
+
+
+def _general(reason: str, row: dict) -> str:
+    """A reason without the name of the backbone, so that equal ones are told once."""
+    for name in (row['subject']['model'], row['subject']['group']):
+        reason = reason.replace(name, '<backbone>')
+    return reason
+
+
+def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> str:
+    """The report as a page.
+
+    Args:
+        report: of all zoos.
+        methods: the columns.
+        command: that made it.
+    """
+    names = {'timm': ('timm', 'module'), 'mmpretrain': ('MMPretrain', 'backbone')}
+    lines = [
+        '# Which backbones run under which method',
+        '',
+        f'Made by `{command}`. Every cell is run, none is assumed: the model is built, trained for',
+        'one step on two images (each parameter must get a gradient), then gives scores and',
+        'attention maps of one image, on the grids of the maps that the method reads.',
+        '',
+    ]
+    for zoo, rows in report.items():
+        title, first = names[zoo]
+        lines += [f'## {title}: {len(rows)} {first}s', '', '| | ok | refused | failed |']
+        lines += ['|---|---|---|---|']
+        lines += [f'| {m} | {" | ".join(_counts(rows, m))} |' for m in methods]
+        lines += ['', *_table(rows, methods, first), '']
+    return '\n'.join(lines).rstrip() + '\n'

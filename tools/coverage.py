@@ -1,0 +1,229 @@
+"""Run every backbone of both zoos under every method, and write down how each fared.
+
+    python tools/coverage.py --out coverage.json --markdown docs/coverage.md
+    python tools/coverage.py --zoo timm --modules resnet vit --methods warn --again failed
+
+The smallest model of each timm module, and each backbone of MMPretrain. It takes hours on a CPU; an
+interrupted run goes on where it was, cells that were run are not run again unless --again says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+from fgplugins.analysis import coverage
+from fgplugins.analysis.coverage import Subject
+from fgplugins.cli import main_guard
+from fgplugins.errors import UserError
+from fgplugins.methods import list_methods
+
+# What each of MMPretrain's backbones needs to be told to be small and to give its last maps: its
+# settings, and the images it runs on where (64, 96) will not do.
+FEATMAP = {'out_type': 'featmap'}
+LAST_3, LAST_4 = {'out_indices': (1, 2, 3)}, {'out_indices': (0, 1, 2, 3)}
+DEPTHS = {'out_indices': (3, 7, 11)}
+SQUARE = (224, 224)
+MMPRETRAIN = {
+    'AlexNet': ({}, SQUARE),
+    'BEiTViT': ({'arch': 'deit-tiny', **FEATMAP, **DEPTHS}, SQUARE),
+    'CSPDarkNet': ({'depth': 53, 'out_indices': (2, 3, 4)}, None),
+    'CSPResNeXt': ({'depth': 50, **LAST_3}, None),
+    'CSPResNet': ({'depth': 50, **LAST_3}, None),
+    'Conformer': ({'arch': 'tiny', 'out_indices': (3, 7, 11)}, SQUARE),
+    'ConvMixer': ({'arch': '768/32', 'out_indices': (15, 23, 31)}, None),
+    'ConvNeXt': ({'arch': 'atto', **LAST_3}, None),
+    'DaViT': ({'arch': 'tiny', **LAST_3}, SQUARE),
+    'DeiT3': ({'arch': 's', **FEATMAP, **DEPTHS}, SQUARE),
+    'DenseNet': ({'arch': '121', **LAST_3}, None),
+    'DistilledVisionTransformer': ({'arch': 'deit-tiny', **FEATMAP, **DEPTHS}, SQUARE),
+    'EdgeNeXt': ({'arch': 'xxsmall', **LAST_3}, None),
+    'EfficientFormer': ({'arch': 'l1', 'reshape_last_feat': True, **LAST_3}, SQUARE),
+    'EfficientNet': ({'arch': 'b0', 'out_indices': (4, 5, 6)}, None),
+    'EfficientNetV2': ({'arch': 'b0', 'out_indices': (4, 5, 6)}, None),
+    'HRNet': ({'arch': 'w18'}, None),
+    'HiViT': ({'arch': 'tiny'}, SQUARE),
+    'HorNet': ({'arch': 'tiny', **LAST_3}, None),
+    'InceptionV3': ({}, (299, 299)),
+    'LeNet5': ({}, (32, 32)),
+    'LeViT': ({'arch': '128s', 'out_indices': (0, 1, 2)}, SQUARE),
+    'MViT': ({'arch': 'tiny', 'out_scales': (1, 2, 3)}, SQUARE),
+    'MixMIMTransformer': ({'arch': 'base'}, SQUARE),
+    'MlpMixer': ({'arch': 'small', **DEPTHS}, SQUARE),
+    'MobileNetV2': ({'out_indices': (4, 6, 7)}, None),
+    'MobileNetV3': ({'arch': 'small_075', 'out_indices': (3, 8, 12)}, None),
+    'MobileOne': ({'arch': 's0', **LAST_3}, None),
+    'MobileViT': ({'arch': 'xx_small', 'out_indices': (2, 3, 4)}, None),
+    'PCPVT': ({'arch': 'small', **LAST_3}, None),
+    'PoolFormer': ({'arch': 's12', 'out_indices': (2, 4, 6)}, None),
+    'PyramidVig': ({'arch': 'tiny', **LAST_3}, SQUARE),
+    'RIFormer': ({'arch': 's12', 'out_indices': (2, 4, 6)}, None),
+    'RegNet': ({'arch': 'regnetx_400mf', **LAST_3}, None),
+    'RepLKNet': ({'arch': '31B', **LAST_3}, None),
+    'RepMLPNet': ({'arch': 'B', **LAST_3}, SQUARE),
+    'RepVGG': ({'arch': 'A0', **LAST_3}, None),
+    'Res2Net': ({'depth': 50, **LAST_3}, None),
+    'ResNeSt': ({'depth': 50, **LAST_3}, None),
+    'ResNeXt': ({'depth': 50, **LAST_3}, None),
+    'ResNet': ({'depth': 18, **LAST_3}, None),
+    'ResNetV1c': ({'depth': 50, **LAST_3}, None),
+    'ResNetV1d': ({'depth': 50, **LAST_3}, None),
+    'ResNet_CIFAR': ({'depth': 18, **LAST_3}, None),
+    'RevVisionTransformer': ({'arch': 'deit-tiny', **FEATMAP}, SQUARE),
+    'SEResNeXt': ({'depth': 50, **LAST_3}, None),
+    'SEResNet': ({'depth': 50, **LAST_3}, None),
+    'SVT': ({'arch': 'small', **LAST_3}, None),
+    'ShuffleNetV1': ({'out_indices': (0, 1, 2)}, None),
+    'ShuffleNetV2': ({'out_indices': (1, 2, 3)}, None),
+    'SparseConvNeXt': ({'arch': 'tiny', **LAST_3}, None),
+    'SparseResNet': ({'depth': 50, **LAST_3}, None),
+    'SwinTransformer': ({'arch': 'tiny', **LAST_3}, SQUARE),
+    'SwinTransformerV2': ({'arch': 'tiny', **LAST_3}, (256, 256)),
+    'T2T_ViT': (
+        {
+            't2t_cfg': {'token_dims': 64, 'use_performer': False},
+            'num_layers': 12,
+            **FEATMAP,
+            **DEPTHS,
+        },
+        SQUARE,
+    ),
+    'TIMMBackbone': (
+        {'model_name': 'resnet10t', 'features_only': True, 'out_indices': (2, 3, 4)},
+        None,
+    ),
+    'TNT': ({}, SQUARE),
+    'TinyViT': ({'arch': '5m', **LAST_3}, SQUARE),
+    'VAN': ({'arch': 'tiny', **LAST_3}, None),
+    'VGG': ({'depth': 11, 'out_indices': (2, 3, 4)}, None),
+    'ViTEVA02': ({'arch': 'tiny', **FEATMAP, **DEPTHS}, SQUARE),
+    'ViTSAM': ({'arch': 'base', 'img_size': 224, **DEPTHS}, SQUARE),
+    'Vig': ({'arch': 'tiny', 'out_indices': (5, 8, 11)}, SQUARE),
+    'VisionTransformer': ({'arch': 'deit-tiny', **FEATMAP, **DEPTHS}, SQUARE),
+    'XCiT': ({'embed_dims': 192, 'depth': 12, 'num_heads': 4, **FEATMAP, **DEPTHS}, SQUARE),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--zoo', nargs='+', choices=['timm', 'mmpretrain'], default=['timm', 'mmpretrain']
+    )
+    parser.add_argument(
+        '--modules', nargs='+', metavar='NAME', help='only these timm modules or MMPretrain types'
+    )
+    parser.add_argument('--methods', nargs='+', metavar='NAME', help='only these methods')
+    parser.add_argument(
+        '--side', type=int, default=128, help='of images for networks that take any size (128)'
+    )
+    parser.add_argument(
+        '--again',
+        nargs='+',
+        choices=['ok', 'refused', 'failed'],
+        default=[],
+        help='run cells of this outcome again',
+    )
+    parser.add_argument('--out', default='coverage.json', help='what was run (coverage.json)')
+    parser.add_argument('--markdown', metavar='FILE', help='write the page too')
+    args = parser.parse_args()
+    unknown = sorted(set(args.methods or []) - set(list_methods()))
+    if unknown:
+        raise UserError(f'--methods {unknown[0]}: there are {", ".join(list_methods())}')
+    return args
+
+
+def mmpretrain_subjects(report: dict) -> list[tuple[Subject, dict, tuple[int, int]]]:
+    """MMPretrain's registered backbones with the settings above."""
+    import mmpretrain.models.backbones as room
+    from mmpretrain.registry import MODELS
+
+    from fgplugins.zoo_mmpretrain.classifier import ask_channels
+
+    types = [n for n, cls in MODELS.module_dict.items() if cls.__module__.startswith(room.__name__)]
+    missing = sorted(set(types) - set(MMPRETRAIN))
+    if missing:
+        raise UserError(f'MMPretrain has backbones that the table lacks: {", ".join(missing)}')
+    known, found = report.get('mmpretrain', {}), []
+    for name in sorted(types):
+        settings, size = MMPRETRAIN[name]
+        backbone = {'type': name, **settings}
+        if name in known:
+            subject = Subject(**known[name]['subject'])
+        else:
+            shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
+            model = MODELS.build(backbone)
+            try:
+                levels = len(ask_channels(model))
+            except ValueError:
+                levels = 0  # the cells say why
+            count = sum(p.numel() for p in model.parameters())
+            subject = Subject(name, f'{name}({shown})', count, max(levels, 1))
+        found.append((subject, backbone, size or (64, 96)))
+    return found
+
+
+def timm_subjects(report: dict) -> list[Subject]:
+    known = report.get('subjects')
+    if known is None:
+        found = coverage.smallest_models(lambda text: print(text, flush=True))
+        report['subjects'] = [vars(subject) for subject in found]
+        return found
+    return [Subject(**subject) for subject in known]
+
+
+def main() -> None:
+    args = parse_args()
+    out, methods = Path(args.out), args.methods or list_methods()
+    report = coverage.load(out)
+    warnings.filterwarnings('ignore')
+    logging.disable(logging.WARNING)
+    attempts = []
+    if 'timm' in args.zoo:
+        for subject in timm_subjects(report):
+            run = lambda method, subject=subject: coverage.try_timm(subject, method, args.side)  # noqa: E731
+            attempts.append(('timm', subject, run))
+        coverage.save(report, out)
+    if 'mmpretrain' in args.zoo:
+        for subject, backbone, size in mmpretrain_subjects(report):
+            run = lambda method, b=backbone, s=subject, size=size: coverage.try_mmpretrain(  # noqa: E731
+                b, method, s.levels, size
+            )
+            attempts.append(('mmpretrain', subject, run))
+    chosen = [a for a in attempts if args.modules is None or a[1].group in args.modules]
+    if args.modules and len({a[1].group for a in chosen}) < len(set(args.modules)):
+        lost = sorted(set(args.modules) - {a[1].group for a in chosen})
+        raise UserError(f'--modules {lost[0]}: neither zoo has it')
+    for i, (zoo, subject, run) in enumerate(chosen, 1):
+        done = report.get(zoo, {}).get(subject.group, {}).get('cells', {})
+        for method in methods:
+            if method in done and done[method]['outcome'] not in args.again:
+                continue
+            cell = run(method)
+            coverage.record(report, zoo, subject, method, cell)
+            coverage.save(report, out)
+            gc.collect()
+            print(
+                f'[{i}/{len(chosen)}] {zoo} {subject.group} {method}: {cell.outcome} '
+                f'{cell.reason} ({cell.seconds} s)',
+                flush=True,
+            )
+    zoos = {zoo: report[zoo] for zoo in ('timm', 'mmpretrain') if zoo in report}
+    if args.markdown:
+        command = shlex.join(['python', 'tools/coverage.py', *sys.argv[1:]])
+        page = coverage.markdown(zoos, list_methods(), command)
+        Path(args.markdown).write_text(page, encoding='utf-8')
+    for zoo, rows in zoos.items():
+        cells = [cell['outcome'] for row in rows.values() for cell in row['cells'].values()]
+        counts = ', '.join(f'{cells.count(o)} {o}' for o in ('ok', 'refused', 'failed'))
+        print(f'{zoo}: {len(rows)} rows: {counts}')
+
+
+if __name__ == '__main__':
+    main_guard(main)
