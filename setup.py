@@ -1,5 +1,6 @@
 """Packaging. Configs and tools travel inside the wheel, in ``fgplugins/.mim``."""
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setup
 
 
 class BuildWithMim(build_py):
-    """Copy ``configs`` and ``tools`` next to the package when a wheel is built."""
+    """Copy ``configs`` and ``tools`` next to the package, with an index, when a wheel is built."""
 
     def run(self) -> None:
         super().run()
@@ -30,6 +31,9 @@ class BuildWithMim(build_py):
             shutil.copytree(
                 HERE / folder, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc')
             )
+        write = runpy.run_path(str(HERE / 'fgplugins' / 'model_index.py'))['model_index']
+        names = [path.stem for path in (HERE / 'configs').glob('*.py')]
+        (target.parent / 'model-index.yml').write_text(write(names), encoding='utf-8')
 
 
 setup(

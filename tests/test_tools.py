@@ -596,13 +596,14 @@ class TestTrainingOnly:
         for name, method, asked in (
             ('rival', 'siou', []),
             ('classes', 'siou', ['--classes', '2', '0', '1']),
-            ('versus', 'siou', ['--versus', 'b.pth']),
+            ('versus', 'siou', ['--versus', 'other/a.pth']),
             ('views', 'art', ['--views']),
         ):
             arguments = self.model(method, tmp_path)
             if name == 'versus':
                 self.model('gap', tmp_path)
-                (tmp_path / 'a.pth').rename(tmp_path / 'b.pth')
+                (tmp_path / 'other').mkdir()
+                (tmp_path / 'a.pth').rename(tmp_path / 'other' / 'a.pth')
                 arguments = self.model('siou', tmp_path)
             done = in_process(
                 'show_attention', method, 'a.pth', 'x.png', *asked, *arguments,

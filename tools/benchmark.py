@@ -88,7 +88,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='NAME=VALUE',
-        help="also plot accuracies in % against multiply-adds, as WARN's Figure 5",
+        help="also plot accuracies in %% against multiply-adds, as WARN's Figure 5",
     )
     args = parser.parse_args()
     for option in ('sizes', 'batches', 'classes', 'heads'):

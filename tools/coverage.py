@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fgplugins.analysis import coverage
 from fgplugins.analysis.coverage import Subject
-from fgplugins.cli import main_guard
+from fgplugins.cli import main_guard, need_mmpretrain
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
 
@@ -139,43 +139,57 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def mmpretrain_subjects(report: dict) -> list[tuple[Subject, dict, tuple[int, int]]]:
-    """MMPretrain's registered backbones with the settings above."""
+def mmpretrain_types() -> list[str]:
+    """MMPretrain's registered backbones.
+
+    Raises:
+        UserError: if there is one that the table lacks.
+    """
     import mmpretrain.models.backbones as room
     from mmpretrain.registry import MODELS
-
-    from fgplugins.zoo_mmpretrain.classifier import ask_channels
 
     types = [n for n, cls in MODELS.module_dict.items() if cls.__module__.startswith(room.__name__)]
     missing = sorted(set(types) - set(MMPRETRAIN))
     if missing:
         raise UserError(f'MMPretrain has backbones that the table lacks: {", ".join(missing)}')
-    known, found = report.get('mmpretrain', {}), []
-    for name in sorted(types):
-        settings, size = MMPRETRAIN[name]
-        backbone = {'type': name, **settings}
-        if name in known:
-            subject = Subject(**known[name]['subject'])
-        else:
-            shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
-            model = MODELS.build(backbone)
-            try:
-                levels = len(ask_channels(model))
-            except ValueError:
-                levels = 0  # the cells say why
-            count = sum(p.numel() for p in model.parameters())
-            subject = Subject(name, f'{name}({shown})', count, max(levels, 1))
-        found.append((subject, backbone, size or (64, 96)))
-    return found
+    return sorted(types)
 
 
-def timm_subjects(report: dict) -> list[Subject]:
-    known = report.get('subjects')
-    if known is None:
-        found = coverage.smallest_models(lambda text: print(text, flush=True))
-        report['subjects'] = [vars(subject) for subject in found]
-        return found
-    return [Subject(**subject) for subject in known]
+def mmpretrain_subject(name: str) -> Subject:
+    """A backbone of MMPretrain with the settings above."""
+    from mmpretrain.registry import MODELS
+
+    from fgplugins.zoo_mmpretrain.classifier import ask_channels
+
+    settings = MMPRETRAIN[name][0]
+    shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
+    model = MODELS.build({'type': name, **settings})
+    try:
+        levels = len(ask_channels(model))
+    except ValueError:
+        levels = 1  # the cells say why
+    count = sum(p.numel() for p in model.parameters())
+    return Subject(name, f'{name}({shown})', count, levels)
+
+
+def find_subjects(zoo: str, wanted: list[str] | None, report: dict) -> list[Subject]:
+    """The rows of a zoo; those that were found before are in the report."""
+    known = report.setdefault('subjects', {}).setdefault(zoo, {})
+    names = coverage.timm_modules() if zoo == 'timm' else mmpretrain_types()
+    find = coverage.smallest_model if zoo == 'timm' else mmpretrain_subject
+    for name in names:
+        if name not in known and (wanted is None or name in wanted):
+            known[name] = vars(find(name))
+            print(f'{zoo} {name}: {known[name]["model"]}', flush=True)
+    return [Subject(**known[n]) for n in names if n in known and (not wanted or n in wanted)]
+
+
+def run_cell(zoo: str, subject: Subject, method: str, side: int) -> coverage.Cell:
+    if zoo == 'timm':
+        return coverage.try_timm(subject, method, side)
+    settings, size = MMPRETRAIN[subject.group]
+    backbone = {'type': subject.group, **settings}
+    return coverage.try_mmpretrain(backbone, method, subject.levels, size or (64, 96))
 
 
 def main() -> None:
@@ -184,34 +198,28 @@ def main() -> None:
     report = coverage.load(out)
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    attempts = []
-    if 'timm' in args.zoo:
-        for subject in timm_subjects(report):
-            run = lambda method, subject=subject: coverage.try_timm(subject, method, args.side)  # noqa: E731
-            attempts.append(('timm', subject, run))
+    rows = []
+    for zoo in args.zoo:
+        if zoo == 'mmpretrain':
+            need_mmpretrain()
+        rows += [(zoo, subject) for subject in find_subjects(zoo, args.modules, report)]
         coverage.save(report, out)
-    if 'mmpretrain' in args.zoo:
-        for subject, backbone, size in mmpretrain_subjects(report):
-            run = lambda method, b=backbone, s=subject, size=size: coverage.try_mmpretrain(  # noqa: E731
-                b, method, s.levels, size
-            )
-            attempts.append(('mmpretrain', subject, run))
-    chosen = [a for a in attempts if args.modules is None or a[1].group in args.modules]
-    if args.modules and len({a[1].group for a in chosen}) < len(set(args.modules)):
-        lost = sorted(set(args.modules) - {a[1].group for a in chosen})
-        raise UserError(f'--modules {lost[0]}: neither zoo has it')
-    for i, (zoo, subject, run) in enumerate(chosen, 1):
+    lost = sorted(set(args.modules or []) - {subject.group for _, subject in rows})
+    if lost:
+        raise UserError(f'--modules {lost[0]}: not in {" or ".join(args.zoo)}')
+    rows.sort(key=lambda row: row[1].parameters)  # what is quick comes first
+    for i, (zoo, subject) in enumerate(rows, 1):
         done = report.get(zoo, {}).get(subject.group, {}).get('cells', {})
         for method in methods:
             if method in done and done[method]['outcome'] not in args.again:
                 continue
-            cell = run(method)
+            cell = run_cell(zoo, subject, method, args.side)
             coverage.record(report, zoo, subject, method, cell)
             coverage.save(report, out)
             gc.collect()
             print(
-                f'[{i}/{len(chosen)}] {zoo} {subject.group} {method}: {cell.outcome} '
-                f'{cell.reason} ({cell.seconds} s)',
+                f'[{i}/{len(rows)}] {zoo} {subject.group} {method}: {cell.outcome} {cell.reason} '
+                f'({cell.seconds} s)',
                 flush=True,
             )
     zoos = {zoo: report[zoo] for zoo in ('timm', 'mmpretrain') if zoo in report}
@@ -219,10 +227,10 @@ def main() -> None:
         command = shlex.join(['python', 'tools/coverage.py', *sys.argv[1:]])
         page = coverage.markdown(zoos, list_methods(), command)
         Path(args.markdown).write_text(page, encoding='utf-8')
-    for zoo, rows in zoos.items():
-        cells = [cell['outcome'] for row in rows.values() for cell in row['cells'].values()]
+    for zoo, found in zoos.items():
+        cells = [cell['outcome'] for row in found.values() for cell in row['cells'].values()]
         counts = ', '.join(f'{cells.count(o)} {o}' for o in ('ok', 'refused', 'failed'))
-        print(f'{zoo}: {len(rows)} rows: {counts}')
+        print(f'{zoo}: {len(found)} rows: {counts}')
 
 
 if __name__ == '__main__':

@@ -119,22 +119,24 @@ def main() -> None:
     if args.views:
         out = draw_views(loaded, paths, args.out)
     else:
-        models = {'': loaded}
+        models = [('', loaded)]
         if args.versus:
-            models = {
-                f'{Path(name).stem}: ': model
-                for name, model in ((args.versus, load(args.versus)), (args.checkpoint, loaded))
-            }
+            files = [Path(args.versus), Path(args.checkpoint)]
+            alike = files[0].stem == files[1].stem
+            names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
+            models = [(f'{names[0]}: ', load(args.versus)), (f'{names[1]}: ', loaded)]
         out = draw_maps(models, paths, args)
     print(f'{len(paths)} images: {out}')
 
 
-def draw_maps(models: dict[str, LoadedModel], paths: list[str], args: argparse.Namespace) -> Path:
+def draw_maps(
+    models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
+) -> Path:
     """Every model's maps of every image, one image a row."""
     images, maps, captions, titles = [], [], [], []
     for path in paths:
         row, labels, titles = [], [], []
-        for prefix, loaded in models.items():
+        for prefix, loaded in models:
             image, inputs = loaded.read_image(path)
             scores, masks = loaded.look(inputs, **find_asked(loaded, args))
             row += [level[0].numpy() for level in masks]

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 import fgplugins
 from fgplugins.methods import get_method
 
-__all__ = ['Cell', 'Subject', 'markdown', 'smallest_models', 'try_mmpretrain', 'try_timm']
+__all__ = [
+    'Cell',
+    'Subject',
+    'markdown',
+    'smallest_model',
+    'timm_modules',
+    'try_mmpretrain',
+    'try_timm',
+]
 
 CLASSES = 5
 
@@ -141,24 +149,28 @@ def _timed(attempt: Callable[[Cell], None], cell: Cell) -> Cell:
 # --------------------------------------------------------------------------------------------- timm
 
 
-def smallest_models(say: Callable[[str], None] = print) -> list[Subject]:
-    """Of each of timm's own model modules the model with the fewest parameters."""
+def timm_modules() -> list[str]:
+    """The model modules that timm has itself, without those of other packages."""
     import timm
 
-    found = []
-    for module in timm.list_modules():
-        names = timm.list_models(module=module)
-        if not timm.model_entrypoint(names[0]).__module__.startswith('timm.'):
-            continue
-        sizes = []
-        for name in names:
-            with torch.device('meta'):
-                model = timm.create_model(name)
-            count = sum(p.numel() for p in model.parameters())
-            sizes.append(Subject(module, name, count, len(model.feature_info)))
-        found.append(min(sizes, key=lambda subject: subject.parameters))
-        say(f'{module}: {found[-1].model} of {len(names)}')
-    return found
+    def is_timms(module: str) -> bool:
+        name = timm.list_models(module=module)[0]
+        return timm.model_entrypoint(name).__module__.startswith('timm.')
+
+    return [module for module in timm.list_modules() if is_timms(module)]
+
+
+def smallest_model(module: str) -> Subject:
+    """The model with the fewest parameters of one of timm's modules."""
+    import timm
+
+    sizes = []
+    for name in timm.list_models(module=module):
+        with torch.device('meta'):
+            model = timm.create_model(name)
+        count = sum(p.numel() for p in model.parameters())
+        sizes.append(Subject(module, name, count, len(model.feature_info)))
+    return min(sizes, key=lambda subject: subject.parameters)
 
 
 def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
@@ -181,7 +193,8 @@ def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
         C, (H, W) = model.in_chans, model.input_size
         sizes = [(H, W)]
         if model.fixed_size is None and max(H, W) > side:
-            sizes.insert(0, (side, side * 3 // 4))
+            # steps of 32 and, for networks that cut images into patches of 14, of 28
+            sizes = [(side, side * 3 // 4), (side // 28 * 28 + 28, side // 28 * 28), *sizes]
         channels = [info['num_chs'] for info in model.feature_info]
         for cell.size in sizes:
             try:

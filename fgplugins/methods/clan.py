@@ -24,7 +24,9 @@ What is computed differently, all of it exact (`CLAN.forward_paper` keeps the pr
   * Relations of the dot product are associative: (theta^T phi) k / n = theta^T (phi k^T) / n. The
     cheaper order is taken by shape, so that no map is larger than min(n, C_int) squared.
   * W_g is linear and up-sampling averages, so W_g is applied to the small map first.
-  * theta(W_l l) is one linear map: W_l is folded into theta and phi, never applied to a map.
+  * theta(W_l l) is one linear map: W_l is folded into theta and phi and not applied to a map, where
+    there are more positions than that takes.
+  * So is W_y (phi k^T)^T theta: where there are many positions, W_y is applied to phi k^T.
   * Pooling R(M) L^N is a weighted average of L^N; the product map is not made.
 
 Deviations and decisions where the paper is silent:
@@ -98,6 +100,10 @@ class ContextAttention(nn.Module):
             y = y.squeeze(1).transpose(1, 2)
         elif n > self.inner_channels:
             phi_k = torch.bmm(phi, k.transpose(1, 2)) / n  # (N, C_int, C_int)
+            if n > L.shape[1]:
+                W_y_phi_k = self.W_y.weight.flatten(1) @ phi_k.transpose(1, 2)  # (N, C_s, C_int)
+                y = W_y_phi_k @ theta + self.W_y.bias.view(-1, 1)  # Eqs. 2, 7, and W_y of 3
+                return y.view_as(L) + L  # Eq. 3
             y = torch.bmm(phi_k.transpose(1, 2), theta)  # Eqs. 2, 7
         else:
             f = torch.bmm(phi.transpose(1, 2), theta) / n  # (N, n, n), here the smaller one
@@ -112,12 +118,16 @@ class ContextAttention(nn.Module):
         if self.theta is None:
             fused = F.conv2d(L, self.W_l.weight) + resize(top, L)  # Eq. 1
             return fused, fused
-        weight = torch.cat([self.theta.weight, self.phi.weight]).flatten(1)
+        weight = torch.cat([self.theta.weight, self.phi.weight])
         bias = torch.cat([self.theta.bias, self.phi.bias])
-        folded = (weight @ self.W_l.weight.flatten(1))[:, :, None, None]
-        both = F.conv2d(L, folded) + resize(
-            F.conv2d(top, weight[:, :, None, None], bias), L
-        )  # Eq. 1
+        # folding multiplies by W_l for every row of theta and phi, the printed order for every
+        # position of the batch; a graph that is to serve any batch folds
+        positions = L.shape[0] * L.shape[2] * L.shape[3]
+        if torch.compiler.is_compiling() or positions > len(weight):
+            folded = (weight.flatten(1) @ self.W_l.weight.flatten(1))[:, :, None, None]
+            both = F.conv2d(L, folded) + resize(F.conv2d(top, weight, bias), L)  # Eq. 1
+        else:
+            both = F.conv2d(F.conv2d(L, self.W_l.weight) + resize(top, L), weight, bias)  # Eq. 1
         return both.chunk(2, dim=1)
 
     def forward_paper(self, L: Tensor, L_N: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ from fgplugins.methods.base import (
     scale_gradient,
 )
 
-__all__ = ['WARN', 'AttentionModule', 'mask_diversity', 'masked_patches']
+__all__ = ['WARN', 'AttentionModule', 'correlate', 'mask_diversity', 'masked_patches']
 
 
 def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
@@ -82,8 +82,20 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
             for j in range(size)
         ],
         dim=2,
-    )  # (N, K, size * size, H, W)
-    return torch.einsum('nkdhw,nchw->nkcd', moved, Z).flatten(2)
+    ).flatten(1, 2)  # (N, K size * size, H, W)
+    P = Z.flatten(2) @ moved.flatten(2).transpose(1, 2)  # (N, C, K size * size)
+    return P.unflatten(2, (-1, size * size)).transpose(1, 2).flatten(2)
+
+
+def correlate(Z: Tensor, weight: Tensor) -> Tensor:
+    """The convolution of features Z (N, C, H, W) with the few kernels ``weight`` (K, C, d, d).
+
+    Every position is multiplied as in one matrix product, then the d x d small results are moved
+    onto each other: few output channels leave most of a convolution's vector registers empty.
+    """
+    size = weight.shape[-1]
+    kernels = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (K d d, C)
+    return F.fold(kernels @ Z.flatten(2), Z.shape[2:], size, padding=size // 2)
 
 
 def mask_diversity(H: Tensor) -> Tensor:
@@ -139,7 +151,7 @@ class AttentionModule(nn.Module):
 
     def masks(self, Z: Tensor) -> Tensor:
         """Masks (N, K, H, W) of the map Z (N, C, H, W); softmax masks sum to one over positions."""
-        scores = self.W_H(Z)
+        scores = correlate(Z, self.W_H.weight)
         if self.mask == 'softmax':
             return scores.flatten(2).softmax(dim=2).view_as(scores)  # Eq. 1
         return scores.sigmoid()  # below Eq. 1

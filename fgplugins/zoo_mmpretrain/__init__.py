@@ -21,6 +21,7 @@ from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
     EpochSeedHook,
     RestrictionScheduleHook,
 )
+from fgplugins.zoo_mmpretrain.hub import register_configs  # noqa: E402
 from fgplugins.zoo_mmpretrain.losses import (  # noqa: E402
     AttentionConsistencyLoss,
     AttentionRestrictionLoss,
@@ -52,4 +53,5 @@ __all__ = [
     'MultiLabelAUC',
     'RestrictionScheduleHook',
     'SoftIoULoss',
+    'register_configs',
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmcv.image import bgr2gray
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 
 from fgplugins.errors import UserError
@@ -27,6 +28,9 @@ class LoadImage(LoadImageFromFile):
 
     def transform(self, results: dict) -> dict | None:
         if 'img' in results:
+            image = results['img']
+            if self.color_type == 'grayscale' and image.ndim == 3 and image.shape[2] == 3:
+                results['img'] = bgr2gray(image, keepdim=True)  # read by MMPretrain's inferencers
             results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
             return results
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -14,6 +15,7 @@ import timm
 import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fgplugins.methods import Method, get_method
 from fgplugins.methods.base import check_gradient_path
@@ -166,7 +168,7 @@ def unused_parameters(
             seen.add(node)
             reached.add(getattr(node, 'variable', None))
             nodes.extend(below for below, _ in node.next_functions)
-    return [name for name, p in twin.named_parameters() if p.requires_grad and p not in reached]
+    return [name for name, p in twin.named_parameters() if p not in reached]
 
 
 def set_aside(module: nn.Module, names: Sequence[str]) -> None:
@@ -179,13 +181,33 @@ def set_aside(module: nn.Module, names: Sequence[str]) -> None:
         owner.register_buffer(last, value)
 
 
+class TwiceHardsigmoid(nn.Module):
+    """``nn.Hardsigmoid``; in training in a form whose derivative has a derivative in PyTorch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 3).clamp(0, 6) / 6 if self.training else F.hardsigmoid(x)
+
+
+def differentiate_twice(backbone: nn.Module) -> list[nn.Module]:
+    """Replace layers that PyTorch differentiates once only by the same functions in another form.
+
+    Returns:
+        The layers with fused attention, which must not be fused while training.
+    """
+    for module in list(backbone.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(module, name, TwiceHardsigmoid())
+    return [module for module in backbone.modules() if getattr(module, 'fused_attn', False)]
+
+
 def check_backbone_gradients(
     backbone: nn.Module,
     twin: nn.Module,
     levels: Sequence[int],
     input_size: tuple[int, int, int],
 ) -> None:
-    """Refuse a backbone whose maps scores cannot be differentiated by.
+    """Refuse a backbone whose maps scores cannot be differentiated by, twice.
 
     Args:
         backbone: a timm model.
@@ -196,19 +218,16 @@ def check_backbone_gradients(
     Raises:
         ValueError: saying why.
     """
-    weight, training = next(backbone.parameters()), backbone.training
-    backbone.eval()
-    try:
-        with torch.enable_grad():
-            try:  # shapes alone cost nothing
-                x = torch.empty(1, *input_size, device='meta', requires_grad=True)
-                features = read_maps(twin.eval(), levels, x)
-            except (RuntimeError, NotImplementedError):
-                x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
-                features = read_maps(backbone, levels, x.requires_grad_())
-            check_gradient_path(features)
-    finally:
-        backbone.train(training)
+    with torch.enable_grad():
+        try:  # shapes alone cost nothing
+            x = torch.empty(2, *input_size, device='meta', requires_grad=True)
+            features = read_maps(twin.train(), levels, x)
+        except (RuntimeError, NotImplementedError):
+            backbone = copy.deepcopy(backbone).train()  # its statistics stay as they are
+            weight = next(backbone.parameters())
+            x = torch.zeros(2, *input_size, device=weight.device, dtype=weight.dtype)
+            features = read_maps(backbone, levels, x.requires_grad_())
+        check_gradient_path(features)
 
 
 class _Traced(nn.Module):
@@ -327,6 +346,7 @@ class ComposedModel(nn.Module):
         with torch.device('meta'):
             twin = timm.create_model(backbone, **arguments)
         twin.prune_intermediate_layers(levels, prune_head=True)
+        self._fused: list[nn.Module] = []
         self._fit_backbone(twin, cls)
 
     def _fit_backbone(self, twin: nn.Module, cls: type[Method]) -> None:
@@ -335,16 +355,16 @@ class ComposedModel(nn.Module):
         Raises:
             ValueError: if the method needs gradients that the backbone cannot have.
         """
-        H, W = self.input_size
-        shape, half = (self.in_chans, H, W), (self.in_chans, (H + 1) // 2, (W + 1) // 2)
+        shape = (self.in_chans, *self.input_size)
         self.backbone.normalized_maps = twin.normalized_maps = normalizes_maps(twin, shape)
-        if cls.regularizer is not Method.regularizer and not takes_size(twin, self.levels, half):
-            self.fixed_size = self.input_size  # a training-only part has views half as large
+        self.view_size = self.fixed_size
+        if cls.regularizer is not Method.regularizer and not self.fixed_size:
+            self.view_size = self._find_view_size(twin)
         set_aside(self.backbone, unused_parameters(twin, self.levels, shape))
         if cls.needs_gradient_path:
-            for module in (*twin.modules(), *self.backbone.modules()):
-                if hasattr(module, 'fused_attn'):
-                    module.fused_attn = False  # fused attention cannot be differentiated twice
+            self._fused = differentiate_twice(self.backbone)
+            for module in (*self._fused, *differentiate_twice(twin)):
+                module.fused_attn = False
             try:
                 check_backbone_gradients(self.backbone, twin, self.levels, shape)
             except ValueError as error:
@@ -353,6 +373,16 @@ class ComposedModel(nn.Module):
                     f'{method} on {name}: {method} differentiates scores with respect to the '
                     f'inner feature map of {name}, and {error}'
                 ) from None
+
+    def _find_view_size(self, twin: nn.Module) -> tuple[int, int] | None:
+        """None if the backbone takes views half as large as its images, or else what it takes."""
+        stride = self.feature_info[-1]['reduction']
+        half = tuple((side + 1) // 2 for side in self.input_size)
+        whole_steps = tuple(max(side // stride, 1) * stride for side in half)
+        sizes = [half, whole_steps, self.input_size]
+        taken = (s for s in sizes if takes_size(twin, self.levels, (self.in_chans, *s)))
+        found = next(taken, half)
+        return None if found == half else found
 
     def _set_pooling(self, global_pool: str | None) -> None:
         if global_pool not in ('avg', ''):
@@ -382,6 +412,13 @@ class ComposedModel(nn.Module):
         """For ``torch.jit.script``: the model traced as it runs in testing."""
         weight = next(self.parameters())
         return _TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
+
+    def train(self, mode: bool = True) -> ComposedModel:
+        """As of any module; what differentiates gradients fuses attention in testing only."""
+        super().train(mode)
+        for module in self._fused:
+            module.fused_attn = not mode
+        return self
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep."""
@@ -466,6 +503,7 @@ class ComposedModel(nn.Module):
         if size is not None:
             self.input_size = tuple(size)
             self.fixed_size = self.input_size if self.fixed_size else None
+            self.view_size = self.input_size if self.view_size else None
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

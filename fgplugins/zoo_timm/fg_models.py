@@ -21,6 +21,7 @@ from timm.models._features import FeatureGetterNet
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
+from fgplugins.checking import withdraw
 from fgplugins.methods import Method, get_method, on_register
 from fgplugins.zoo_timm.composed import ComposedModel, classifier_layers, method_arguments
 
@@ -150,6 +151,13 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
 
 
 def _register_generic(name: str, cls: type[Method]) -> None:
+    if timm.is_model(name):
+        withdraw(name)
+        owner = timm.model_entrypoint(name).__module__
+        raise ValueError(
+            f'method {name!r} of {cls.__module__}: timm already has a model named {name!r}, from '
+            f'{owner}: choose another name'
+        )
     register_notrace_module(cls)  # torch.fx takes a method as one node
     summary = (cls.__doc__ or '').strip().split('\n')[0]
     doc = f'{cls.__name__} on any timm model, ``backbone=``. {summary}'

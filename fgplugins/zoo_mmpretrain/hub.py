@@ -1,0 +1,28 @@
+"""Our configs among MMPretrain's: ``mmpretrain.list_models('clan_*')``, ``get_model(name)``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mmpretrain.apis.model import ModelHub
+
+from fgplugins.model_index import model_index
+from fgplugins.zoo_mmpretrain.running import configs_folder
+
+__all__ = ['register_configs']
+
+
+def register_configs() -> None:
+    """Tell MMPretrain of the shipped configs, as ``get_model`` and its inferencers take them."""
+    folder = configs_folder()
+    names = [f.stem for f in folder.glob('*.py') if not ModelHub.has(f.stem)]
+    if not names:
+        return
+    with tempfile.TemporaryDirectory() as draft:
+        index = Path(draft) / 'model-index.yml'
+        index.write_text(model_index(names), encoding='utf-8')
+        ModelHub.register_model_index(index, config_prefix=folder.parent)
+
+
+register_configs()

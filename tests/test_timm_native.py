@@ -1,0 +1,254 @@
+"""What timm's users expect of any model: arguments, saving, loading, surgery, compilers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters, save_for_hf
+from torch import Tensor, nn
+
+from fgplugins.methods import list_methods
+from fgplugins.zoo_timm.task import LossStep
+
+PRESETS = timm.list_models(module='fg_models')
+LARGE = 15e6  # parameters
+
+
+def small(method: str, **kwargs: object) -> nn.Module:
+    return timm.create_model(method, **{'backbone': 'resnet10t', 'num_classes': 5, **kwargs})
+
+
+def images(model: nn.Module, N: int = 2) -> Tensor:
+    H, W = (min(64, side) for side in model.input_size)
+    return torch.randn(N, model.in_chans, H, W)
+
+
+def round_trip(name: str, folder: Path, **kwargs: object) -> None:
+    model = timm.create_model(name, num_classes=7, **kwargs).eval()
+    for buffer in model.buffers():  # as after training
+        if buffer.is_floating_point():
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    save_for_hf(model, folder, safe_serialization=True)
+    again = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    assert type(again) is type(model) and again.num_classes == 7
+    state = again.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    x = images(model, 1)
+    with torch.no_grad():
+        assert torch.equal(model(x), again(x))
+
+
+def is_large(name: str) -> bool:
+    with torch.device('meta'):
+        return sum(p.numel() for p in timm.create_model(name).parameters()) > LARGE
+
+
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=[pytest.mark.slow] if is_large(n) else []) for n in PRESETS],
+)
+def test_saved_to_a_folder_and_loaded(name: str, tmp_path: Path) -> None:
+    round_trip(name, tmp_path)
+
+
+@pytest.mark.parametrize('method', list_methods())
+def test_arguments_are_saved_too(method: str, tmp_path: Path) -> None:
+    round_trip(method, tmp_path, backbone='resnet10t', in_chans=1, drop_rate=0.1)
+
+
+def test_lists_read_well() -> None:
+    clans = ['clan_resnet50', 'clan_resnet101', 'clan_vgg16_bn']
+    assert timm.list_models('clan_*', module='fg_models') == clans
+    vggs = ['att1_vgg', 'att2_vgg', 'att3_vgg', 'pan_vgg']
+    assert timm.list_models('*_vgg', module='fg_models') == vggs
+    assert set(list_methods()) <= set(PRESETS)
+
+
+def test_dropout_is_of_the_vector_that_is_classified() -> None:
+    model = small('gap', drop_rate=0.5).train()
+    x = torch.randn(64, 3, 32, 32)
+    model.backbone.eval()
+    dropped, plain = model.forward_features(x)[-1], model.backbone.forward_features(x)
+    kept = dropped.abs().sum(dim=(2, 3)) > 0
+    assert 0.4 < kept.float().mean() / (plain.abs().sum(dim=(2, 3)) > 0).float().mean() < 0.6
+    torch.testing.assert_close(dropped, plain * kept[:, :, None, None] * 2)
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_drop_path_reaches_the_backbone_or_is_refused_by_name() -> None:
+    model = small('warn', drop_path_rate=0.3)
+    rates = [m.drop_prob for m in model.backbone.modules() if type(m).__name__ == 'DropPath']
+    assert max(rates) == pytest.approx(0.3)
+    with pytest.raises(TypeError, match='drop_path_rate'):
+        small('warn', backbone='vgg11', drop_path_rate=0.3)
+
+
+@pytest.mark.parametrize('method', list_methods())
+def test_without_classes_the_last_map_comes_out(method: str) -> None:
+    model = small(method).eval()
+    x = torch.randn(2, 3, 64, 96)
+    features = model.forward_features(x)
+    pooled = model.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, model.head_hidden_size) == (2, model.num_features)
+    model.reset_classifier(0)
+    assert torch.equal(model(x), pooled)
+    model.reset_classifier(0, '')
+    assert torch.equal(model(x), features[-1])
+    model.reset_classifier(3)
+    assert model(x).shape == (2, 3) and not model.method.training
+    with pytest.raises(ValueError, match="global_pool='max'"):
+        model.reset_classifier(3, 'max')
+
+
+def test_device_and_type() -> None:
+    model = small('clan', device='meta', dtype=torch.bfloat16)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {t.device.type for t in tensors} == {'meta'}
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}
+    half = small('clan').bfloat16().eval()
+    assert half(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_the_backbones_maps_alone() -> None:
+    model = small('warn', features_only=True, out_indices=(1, -1)).eval()
+    assert model.feature_info.channels() == [64, 512]
+    assert model.feature_info.reduction() == [4, 32]
+    maps = model(torch.randn(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 16, 16), (512, 2, 2)]
+    assert len(small('gap', features_only=True).feature_info) == 5
+    with pytest.raises(ValueError, match=r'out_indices=\[9\]: resnet10t has the maps 0 to 4'):
+        small('gap', features_only=True, out_indices=(9,))
+    with pytest.raises(ValueError, match="feature_cls='hook'"):
+        small('gap', features_only=True, feature_cls='hook')
+    with pytest.raises(ValueError, match=r'out_indices=\(1,\): only features_only takes'):
+        small('gap', out_indices=(1,))
+
+
+def test_another_size_of_images() -> None:
+    model = timm.create_model('gap', backbone='vit_tiny_patch16_224', num_classes=3).eval()
+    assert model.fixed_size == (224, 224)
+    model.set_input_size((64, 96))
+    assert model.fixed_size == model.input_size == model.view_size == (64, 96)
+    assert model(torch.randn(1, 3, 64, 96)).shape == (1, 3)
+    free = small('gap')
+    free.set_input_size(img_size=96)
+    assert free.input_size == (96, 96) and free.fixed_size is None
+    with pytest.raises(ValueError, match='resnet10t cannot change its window_size'):
+        free.set_input_size(window_size=7)
+
+
+@pytest.mark.parametrize('backbone', ['vit_tiny_patch16_224', 'poolformer_s12', 'resnet10t'])
+def test_layer_decay_goes_by_depth(backbone: str) -> None:
+    """timm has no groups for metaformers; a vision transformer's first group has several names."""
+    with torch.device('meta'):
+        model = timm.create_model('warn', backbone=backbone, num_classes=3)
+    groups = group_parameters(model, model.group_matcher(), reverse=True)
+    names = [name for name, _ in model.named_parameters()]
+    last = max(groups.values())
+    assert set(groups) == set(names) and last > 3
+    assert {groups[n] for n in names if n.startswith('method.')} == {last}
+    assert all(groups[n] < last for n in names if n.startswith('backbone.'))
+    if 'backbone.pos_embed' in groups:
+        assert groups['backbone.pos_embed'] == 0
+        assert 'backbone.pos_embed' in model.no_weight_decay()
+
+
+def test_frozen_stays_frozen() -> None:
+    model = timm.create_model('warn', backbone='vit_tiny_patch16_224', num_classes=3)
+    model.requires_grad_(False)
+    model.set_input_size(img_size=(64, 64))
+    model.reset_classifier(0)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize('method', list_methods())
+def test_scripted_and_symbolically_traced(method: str) -> None:
+    from timm.models import get_notrace_functions, get_notrace_modules
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    model = small(method).eval()
+    x = torch.randn(3, 3, 96, 64)  # neither the batch nor the size it is traced with
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(torch.jit.script(model)(x), expected, atol=1e-4, rtol=1e-4)
+        tracer = NodePathTracer(
+            leaf_modules=get_notrace_modules(), autowrap_functions=get_notrace_functions()
+        )
+        graph = torch.fx.GraphModule(model, tracer.trace(model))
+        torch.testing.assert_close(graph(x), expected)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'left'),
+    [
+        ('crossvit_tiny_240', 'blocks.2.projs.0.0.weight'),  # a branch that ends beside the maps
+        ('hrnet_w18_small', 'stage4.0.fuse_layers.0.1.0.weight'),  # the same, many times
+    ],
+)
+def test_what_no_map_depends_on_is_not_trained(backbone: str, left: str) -> None:
+    """It stays in the state dict, where weights that timm publishes have it."""
+    model = timm.create_model('gap', backbone=backbone, num_classes=3)
+    assert left not in dict(model.backbone.named_parameters())
+    x, target = torch.randn(2, 3, *model.input_size), torch.tensor([0, 2])
+    sum(model.loss(x, target).values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    plain = timm.create_model(backbone, num_classes=0).state_dict()
+    kept = [name for name in plain if name in model.backbone.state_dict()]
+    assert model.backbone.load_state_dict({k: plain[k] for k in kept}, strict=True)
+
+
+@pytest.mark.parametrize('backbone', ['davit_tiny', 'deit_tiny_patch16_224'])
+def test_attention_can_be_differentiated_twice(backbone: str) -> None:
+    """Fused attention cannot; where the maps are on the gradient's path it is not used."""
+    build = lambda: timm.create_model('siou', backbone=backbone, num_classes=3)  # noqa: E731
+    if backbone.startswith('deit'):
+        with pytest.raises(ValueError, match='copy'):
+            build()
+        return
+    sum(LossStep(build())(torch.randn(1, 3, 64, 64), torch.tensor([2])).values()).backward()
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'view'),
+    [
+        ('resnet10t', None),  # half of any image
+        ('vit_tiny_patch16_224', (224, 224)),  # one size only
+        ('deepseek_vit_412m', (266, 266)),  # whole patches of 14; half of 546 is not
+    ],
+)
+def test_the_views_of_art_have_a_size_that_the_backbone_takes(
+    backbone: str, view: tuple[int, int] | None
+) -> None:
+    with torch.device('meta'):
+        model = timm.create_model('art', backbone=backbone, num_classes=3)
+        step = LossStep(model)
+    assert model.view_size == view == step.regularizer.view_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rules', ['standard and not', 'features', 'compilers'])
+def test_timms_own_tests(rules: str, tmp_path: Path) -> None:
+    """Unedited, from a source distribution of timm: $FGPLUGINS_TIMM_TESTS names the folder."""
+    folder = os.environ.get('FGPLUGINS_TIMM_TESTS')
+    if not folder:
+        pytest.skip('set FGPLUGINS_TIMM_TESTS to the tests folder of timm to run this test')
+    (tmp_path / 'test_models.py').write_text((Path(folder) / 'test_models.py').read_text())
+    conftest = Path(__file__).parent / 'timm_tests' / 'conftest.py'
+    (tmp_path / 'conftest.py').write_text(conftest.read_text())
+    chosen = {
+        'standard and not': 'test_model_default_cfgs or test_model_backward',
+        'features': 'test_model_forward and not fx and not torchscript',
+        'compilers': '(fx or test_model_forward_torchscript) and not features_fx',
+    }[rules]
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', chosen],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
