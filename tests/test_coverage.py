@@ -18,9 +18,9 @@ from fgplugins.analysis import coverage
 from fgplugins.methods import get_method, list_methods
 
 TOOL = Path(__file__).parent.parent / 'tools' / 'coverage.py'
-# one backbone of MMPretrain for each way of giving maps: stages, several strides with normalised
-# copies, token maps, one that gives none
-MMPRETRAIN = ['ResNet', 'ShuffleNetV2', 'ConvNeXt', 'VisionTransformer', 'LeNet5']
+# one small backbone of MMPretrain for each way of giving maps: stages, stages with normalised
+# copies, tokens of one size of images
+MMPRETRAIN = ['ShuffleNetV2', 'ConvNeXt', 'VisionTransformer']
 
 
 @pytest.fixture(scope='module')
@@ -43,10 +43,16 @@ def test_mmpretrain_from_the_config_alone(name: str, method: str, tool: ModuleTy
 
     subject = tool.mmpretrain_subject(name)
     cell = tool.run_cell('mmpretrain', subject, method, 64)
-    copies = get_method(method).needs_gradient_path and name in ('ConvNeXt', 'VisionTransformer')
-    expected = 'refused' if copies or name == 'LeNet5' else 'ok'
-    assert cell.outcome == expected, cell
-    assert not cell.reason or name in cell.reason
+    copies = get_method(method).needs_gradient_path and name != 'ShuffleNetV2'
+    assert cell.outcome == ('refused' if copies else 'ok'), cell
+    assert not cell.reason or f'{name}, and what it hands over is not the tensor' in cell.reason
+
+
+def test_a_backbone_without_maps_is_refused() -> None:
+    import fgplugins.zoo_mmpretrain  # noqa: F401
+
+    cell = coverage.try_mmpretrain({'type': 'ConvNeXt', 'arch': 'atto'}, 'gap', 1, (64, 64))
+    assert cell.outcome == 'refused' and 'ConvNeXt gives [(1, 320)], not maps' in cell.reason
 
 
 def test_a_run_goes_on_where_it_was(
@@ -87,7 +93,7 @@ class Leaky(nn.Module):
 @register_model
 def leaky_net(pretrained: bool = False, **kwargs: object) -> Leaky:
     cfg = {'input_size': (3, 32, 32), 'num_classes': 2}
-    return build_model_with_cfg(Leaky, 'leaky_net', False, pretrained_cfg=cfg, **kwargs)
+    return build_model_with_cfg(Leaky, 'leaky_net', False, **{**kwargs, 'pretrained_cfg': cfg})
 
 
 def test_what_fails_is_told_from_what_is_refused() -> None:

@@ -25,9 +25,8 @@ from fgplugins.methods import list_methods
 
 # What each of MMPretrain's backbones needs to be told to be small and to give its last maps: its
 # settings, and the images it runs on where (64, 96) will not do.
-FEATMAP = {'out_type': 'featmap'}
-LAST_3, LAST_4 = {'out_indices': (1, 2, 3)}, {'out_indices': (0, 1, 2, 3)}
-DEPTHS = {'out_indices': (3, 7, 11)}
+FEATMAP, MAPS = {'out_type': 'featmap'}, {'gap_before_final_norm': False}
+LAST_3, DEPTHS = {'out_indices': (1, 2, 3)}, {'out_indices': (3, 7, 11)}
 SQUARE = (224, 224)
 MMPRETRAIN = {
     'AlexNet': ({}, SQUARE),
@@ -37,24 +36,24 @@ MMPRETRAIN = {
     'CSPResNet': ({'depth': 50, **LAST_3}, None),
     'Conformer': ({'arch': 'tiny', 'out_indices': (3, 7, 11)}, SQUARE),
     'ConvMixer': ({'arch': '768/32', 'out_indices': (15, 23, 31)}, None),
-    'ConvNeXt': ({'arch': 'atto', **LAST_3}, None),
+    'ConvNeXt': ({'arch': 'atto', **LAST_3, **MAPS}, None),
     'DaViT': ({'arch': 'tiny', **LAST_3}, SQUARE),
     'DeiT3': ({'arch': 's', **FEATMAP, **DEPTHS}, SQUARE),
     'DenseNet': ({'arch': '121', **LAST_3}, None),
     'DistilledVisionTransformer': ({'arch': 'deit-tiny', **FEATMAP, **DEPTHS}, SQUARE),
-    'EdgeNeXt': ({'arch': 'xxsmall', **LAST_3}, None),
+    'EdgeNeXt': ({'arch': 'xxsmall', **LAST_3, **MAPS}, None),
     'EfficientFormer': ({'arch': 'l1', 'reshape_last_feat': True, **LAST_3}, SQUARE),
     'EfficientNet': ({'arch': 'b0', 'out_indices': (4, 5, 6)}, None),
-    'EfficientNetV2': ({'arch': 'b0', 'out_indices': (4, 5, 6)}, None),
-    'HRNet': ({'arch': 'w18'}, None),
+    'EfficientNetV2': ({'arch': 'b0', 'out_indices': (4, 6, 7)}, None),
+    'HRNet': ({'arch': 'w18'}, (64, 128)),
     'HiViT': ({'arch': 'tiny'}, SQUARE),
-    'HorNet': ({'arch': 'tiny', **LAST_3}, None),
+    'HorNet': ({'arch': 'tiny', **LAST_3, **MAPS}, None),
     'InceptionV3': ({}, (299, 299)),
-    'LeNet5': ({}, (32, 32)),
+    'LeNet5': ({}, (64, 64)),
     'LeViT': ({'arch': '128s', 'out_indices': (0, 1, 2)}, SQUARE),
     'MViT': ({'arch': 'tiny', 'out_scales': (1, 2, 3)}, SQUARE),
     'MixMIMTransformer': ({'arch': 'base'}, SQUARE),
-    'MlpMixer': ({'arch': 'small', **DEPTHS}, SQUARE),
+    'MlpMixer': ({'arch': 'small'}, SQUARE),
     'MobileNetV2': ({'out_indices': (4, 6, 7)}, None),
     'MobileNetV3': ({'arch': 'small_075', 'out_indices': (3, 8, 12)}, None),
     'MobileOne': ({'arch': 's0', **LAST_3}, None),
@@ -81,7 +80,10 @@ MMPRETRAIN = {
     'ShuffleNetV1': ({'out_indices': (0, 1, 2)}, None),
     'ShuffleNetV2': ({'out_indices': (1, 2, 3)}, None),
     'SparseConvNeXt': ({'arch': 'tiny', **LAST_3}, None),
-    'SparseResNet': ({'depth': 50, **LAST_3}, None),
+    'SparseResNet': (
+        {'depth': 50, 'norm_cfg': {'type': 'SparseBatchNorm2d'}, **LAST_3},
+        None,
+    ),
     'SwinTransformer': ({'arch': 'tiny', **LAST_3}, SQUARE),
     'SwinTransformerV2': ({'arch': 'tiny', **LAST_3}, (256, 256)),
     'T2T_ViT': (
@@ -98,7 +100,7 @@ MMPRETRAIN = {
         None,
     ),
     'TNT': ({}, SQUARE),
-    'TinyViT': ({'arch': '5m', **LAST_3}, SQUARE),
+    'TinyViT': ({'arch': '5m', **LAST_3, **MAPS}, SQUARE),
     'VAN': ({'arch': 'tiny', **LAST_3}, None),
     'VGG': ({'depth': 11, 'out_indices': (2, 3, 4)}, None),
     'ViTEVA02': ({'arch': 'tiny', **FEATMAP, **DEPTHS}, SQUARE),
@@ -163,12 +165,13 @@ def mmpretrain_subject(name: str) -> Subject:
 
     settings = MMPRETRAIN[name][0]
     shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
-    model = MODELS.build({'type': name, **settings})
+    count, levels = 0, 1
     try:
+        model = MODELS.build({'type': name, **settings})
+        count = sum(p.numel() for p in model.parameters())
         levels = len(ask_channels(model))
-    except ValueError:
-        levels = 1  # the cells say why
-    count = sum(p.numel() for p in model.parameters())
+    except Exception as error:  # the cells say so too
+        print(f'{name}: {type(error).__name__}: {error}', flush=True)
     return Subject(name, f'{name}({shown})', count, levels)
 
 
@@ -202,6 +205,9 @@ def main() -> None:
     for zoo in args.zoo:
         if zoo == 'mmpretrain':
             need_mmpretrain()
+            from mmengine.registry import init_default_scope
+
+            init_default_scope('mmpretrain')
         rows += [(zoo, subject) for subject in find_subjects(zoo, args.modules, report)]
         coverage.save(report, out)
     lost = sorted(set(args.modules or []) - {subject.group for _, subject in rows})

@@ -114,7 +114,8 @@ def exercise(
         _demand(value.ndim == 0, f'the loss term {name} is not a scalar')
         _demand(bool(value.isfinite()), f'the loss term {name} is {value.item()}')
     sum(terms.values()).backward()
-    unused = [name for name, p in module.named_parameters() if p.grad is None]
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    unused = [name for name, p in trained if p.grad is None]
     _demand(not unused, f'no gradient for {len(unused)} parameter(s): {", ".join(unused[:3])}')
 
     module.eval()
@@ -228,7 +229,7 @@ def try_mmpretrain(
     from mmpretrain.registry import MODELS
     from mmpretrain.structures import DataSample
 
-    import fgplugins.zoo_mmpretrain  # noqa: F401
+    from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
 
     def attempt(cell: Cell) -> None:
         head = {'type': f'{get_method(method).__name__}Head', 'num_classes': CLASSES}
@@ -250,7 +251,7 @@ def try_mmpretrain(
             features,
             model.attention_maps,
             model.head.method.in_channels,
-            (backbone.get('in_channels', 3), *size),
+            (ask_image_channels(model.backbone), *size),
         )
 
     taps = min(get_method(method).default_taps, levels)

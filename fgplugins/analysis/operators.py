@@ -287,84 +287,14 @@ def _handlers() -> dict[str, Handler]:
 HANDLERS = _handlers()
 
 # copying, reshaping, comparing and choosing; fvcore leaves more of the kind out by itself
-FREE = tuple(
-    f'aten::{name}'
-    for name in [
-        'alias',
-        'alpha_dropout',
-        'bernoulli',
-        'bernoulli_',
-        'bitwise_and',
-        'bitwise_or',
-        'clone',
-        'contiguous',
-        'detach_',
-        'diag_embed',
-        'diagonal',
-        'dim',
-        'dropout_',
-        'empty_like',
-        'expand_as',
-        'feature_dropout',
-        'fill_',
-        'flip',
-        'getitem',
-        'gt',
-        'hstack',
-        'im2col',
-        'index_select',
-        'is_floating_point',
-        'isfinite',
-        'item',
-        'le',
-        'lift_fresh',
-        'linspace',
-        'logical_and',
-        'logical_not',
-        'logical_or',
-        'lt',
-        'masked_fill_',
-        'meshgrid',
-        'moveaxis',
-        'movedim',
-        'narrow_copy',
-        'native_dropout',
-        'ne',
-        'new_ones',
-        'new_zeros',
-        'numel',
-        'numpy_T',
-        'ones_like',
-        'pad',
-        'pixel_shuffle',
-        'pixel_unshuffle',
-        'rand_like',
-        'randn_like',
-        'reflection_pad2d',
-        'repeat',
-        'repeat_interleave',
-        'replication_pad2d',
-        'reshape_as',
-        'resolve_conj',
-        'rot90',
-        'scalar_tensor',
-        'scatter',
-        'squeeze_',
-        'swapaxes',
-        'swapdims',
-        'sym_size',
-        'take_along_dim',
-        'tensor',
-        'tensor_split',
-        'tile',
-        'transpose_',
-        'tril',
-        'triu',
-        'unflatten',
-        'unfold',
-        'view_as',
-        'vstack',
-        'where',
-        'zero_',
-    ]
-)
+_FREE = """
+    alias alpha_dropout bernoulli bernoulli_ bitwise_and bitwise_or clone contiguous detach_
+    diag_embed diagonal dim dropout_ empty_like expand_as feature_dropout fill_ flip getitem gt
+    hstack im2col index_select is_floating_point isfinite item le lift_fresh linspace logical_and
+    logical_not logical_or lt masked_fill_ meshgrid moveaxis movedim mT narrow_copy native_dropout
+    ne new_ones new_zeros numel numpy_T ones_like pad pixel_shuffle pixel_unshuffle rand_like
+    randn_like reflection_pad2d repeat repeat_interleave replication_pad2d reshape_as resolve_conj
+    rot90 scalar_tensor scatter squeeze_ swapaxes swapdims sym_size take_along_dim tensor
+    tensor_split tile transpose_ tril triu unflatten unfold view_as vstack where zero_
+"""
+FREE = tuple(f'aten::{name}' for name in _FREE.split())

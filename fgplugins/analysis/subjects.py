@@ -200,7 +200,8 @@ def _from_checkpoint(
         saved = None  # mmengine's keep more than tensors, which `read_checkpoint` knows
     if isinstance(saved, dict) and 'arch' in saved:
         given = vars(saved.get('args') or argparse.Namespace())
-        settings = {**(given.get('model_kwargs') or {}), 'num_classes': given.get('num_classes')}
+        own = {key: given.get(key) for key in ('num_classes', 'in_chans')}
+        settings = {**(given.get('model_kwargs') or {}), **own}
         pairs = [f'{key}={value!r}' for key, value in settings.items() if value is not None]
         return load_model(saved['arch'], path, [*pairs, *(model_kwargs or [])], cfg_options)
     try:

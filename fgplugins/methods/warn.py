@@ -87,14 +87,14 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
     return P.unflatten(2, (-1, size * size)).transpose(1, 2).flatten(2)
 
 
-def correlate(Z: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of features Z (N, C, H, W) with the few kernels ``weight`` (K, C, d, d).
+def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The convolution of features Z (N, C, H, W) by a ``layer`` of few outputs K, d x d kernels.
 
     Every position is multiplied as in one matrix product, then the d x d small results are moved
     onto each other: few output channels leave most of a convolution's vector registers empty.
     """
-    size = weight.shape[-1]
-    kernels = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (K d d, C)
+    size = layer.kernel_size[0]
+    kernels = layer.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (K d d, C)
     return F.fold(kernels @ Z.flatten(2), Z.shape[2:], size, padding=size // 2)
 
 
@@ -151,7 +151,7 @@ class AttentionModule(nn.Module):
 
     def masks(self, Z: Tensor) -> Tensor:
         """Masks (N, K, H, W) of the map Z (N, C, H, W); softmax masks sum to one over positions."""
-        scores = correlate(Z, self.W_H.weight)
+        scores = correlate(Z, self.W_H)
         if self.mask == 'softmax':
             return scores.flatten(2).softmax(dim=2).view_as(scores)  # Eq. 1
         return scores.sigmoid()  # below Eq. 1
@@ -166,7 +166,11 @@ class AttentionModule(nn.Module):
         """The level's hypothesis o (N, Y), of its map Z (N, C, H, W) and masks H (N, K, H, W)."""
         K, Y = self.heads, self.num_classes
         P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, C d)
-        o = torch.einsum('nkp,kyp->nky', P, self.W_O.weight.view(K, Y, -1))  # Eqs. 2, 3
+        # head by head: a batched product would give W_O's gradient transposed, to be copied
+        W_O = self.W_O.weight.view(K, Y, -1)
+        o = torch.stack(
+            [F.linear(p, w) for p, w in zip(P.unbind(1), W_O.unbind(0), strict=True)], dim=1
+        )  # Eqs. 2, 3
         if self.W_g is None:
             return o.mean(dim=1)
         gH = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from mmengine.model import BaseModule
@@ -11,7 +12,10 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
+from fgplugins.methods import Method
 from fgplugins.methods.base import check_gradient_path, first_line
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
@@ -21,20 +25,49 @@ __all__ = ['FineGrainedClassifier', 'SecondStream', 'ask_channels', 'probe_maps'
 TRAINING_ONLY = ('second_stream.', 'regularizer.')
 
 
+def ask_sizes(backbone: nn.Module) -> list[tuple[int, int]]:
+    """Sizes of images to try a backbone on: its own, if it has one."""
+    size = getattr(backbone, 'img_size', None)
+    if size:
+        return [(size, size) if isinstance(size, int) else tuple(size)]
+    return [(64, 64), (224, 224), (256, 256)]
+
+
+def ask_view_size(
+    backbone: nn.Module, neck: nn.Module | None = None, image_channels: int = 3
+) -> tuple[int, int] | None:
+    """The only size of images that a backbone takes; None if it takes small ones too."""
+    if not getattr(backbone, 'img_size', None):
+        for size in ask_sizes(backbone):
+            try:
+                probe_maps(backbone, neck, image_channels, sizes=[size])
+            except ValueError:
+                continue
+            return None if size == ask_sizes(backbone)[0] else size
+        return None
+    return ask_sizes(backbone)[0]
+
+
 def probe_maps(
     backbone: nn.Module,
     neck: nn.Module | None = None,
     image_channels: int = 3,
     gradients: bool = False,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Tensor]:
     """The maps that the backbone (and neck) gives for one empty image, shallow to deep.
+
+    Args:
+        backbone: any network.
+        neck: what follows it.
+        image_channels: of the image.
+        gradients: compute them with gradients on.
+        sizes: of images, to be tried in turn; `ask_sizes` if None.
 
     Raises:
         ValueError: if it does not run, or what comes out is not a sequence of maps (N, C, H, W).
     """
-    size = getattr(backbone, 'img_size', None)
-    size = (size, size) if isinstance(size, int) else size
-    sizes = [tuple(size)] if size else [(64, 64), (224, 224)]
+    sizes = ask_sizes(backbone) if sizes is None else sizes
     name = type(backbone).__name__
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
@@ -45,7 +78,7 @@ def probe_maps(
                     features = backbone(torch.zeros(1, image_channels, height, width))
                     features = features if neck is None else neck(features)
                 break
-            except (RuntimeError, AssertionError, ValueError) as error:
+            except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
                 failure = error
         else:
             raise ValueError(
@@ -63,6 +96,12 @@ def probe_maps(
             "(out_type='featmap' of ViT and kin) or another backbone"
         )
     return features
+
+
+def ask_image_channels(backbone: nn.Module) -> int:
+    """Channels of the images that a backbone takes, by its first convolution; 3 if it has none."""
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in (1, 3) else 3
 
 
 def ask_channels(
@@ -132,9 +171,10 @@ class FineGrainedClassifier(ImageClassifier):
         deployed: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        image_channels = 3 if isinstance(backbone, nn.Module) else backbone.get('in_channels', 3)
         configs = copy.deepcopy((backbone, neck))
         backbone, neck = self._build(backbone, neck)
+        stated = None if isinstance(configs[0], nn.Module) else configs[0].get('in_channels')
+        image_channels = stated or ask_image_channels(backbone)
         if isinstance(head, dict):
             head = self._wire(head, backbone, neck, image_channels)
         super().__init__(backbone, neck, head, pretrained, train_cfg, data_preprocessor, init_cfg)
@@ -142,16 +182,47 @@ class FineGrainedClassifier(ImageClassifier):
         method = getattr(self.head, 'method', None)
         if method is None:
             return
-        if method.needs_gradient_path and not deployed:
-            self._check_gradients(method.taps, image_channels)
+        if not deployed:
+            unused = self._fit(method, image_channels)
         if method.has_regularizer:
             self.head.accompanied = True
             self._register_load_state_dict_pre_hook(self._drop_training_only)
             if not deployed:
-                size = getattr(self.backbone, 'img_size', None)
-                size = (size, size) if isinstance(size, int) else size
-                self.second_stream = SecondStream(*self._build(*configs))
-                self.regularizer = method.regularizer(tuple(size) if size else None)
+                second = SecondStream(*self._build(*configs))
+                size = ask_view_size(second.backbone, second.neck, image_channels)
+                set_aside(second, unused)
+                self.second_stream, self.regularizer = second, method.regularizer(size)
+
+    def _fit(self, method: Method, image_channels: int) -> list[str]:
+        """Adapt the network to the maps that the method reads.
+
+        Parameters that these do not depend on (the normalisation of other levels, a class token's
+        layers) stop being parameters, so that all of them get a gradient.
+
+        Returns:
+            Their names, as those of a `SecondStream`.
+
+        Raises:
+            ValueError: if the method differentiates scores, and this network cannot be.
+        """
+        if method.needs_gradient_path:
+            for layer in differentiate_twice(self.backbone):
+                layer.fused_attn = False
+        network = SecondStream(self.backbone, self.neck if self.with_neck else None)
+        try:
+            with self._attention():
+                maps = probe_maps(network.backbone, network.neck, image_channels, gradients=True)
+        except ValueError:
+            if method.needs_gradient_path:
+                raise
+            return []  # the channels were typed, nothing else is known
+        maps = maps[-method.taps :]
+        if method.needs_gradient_path:
+            self._check_gradients(maps)
+        trained = {name for name, p in network.named_parameters() if p.requires_grad}
+        unused = [name for name in unused_parameters(network, maps) if name in trained]
+        set_aside(network, unused)
+        return unused
 
     @staticmethod
     def _build(
@@ -164,9 +235,8 @@ class FineGrainedClassifier(ImageClassifier):
             neck = MMPRETRAIN_MODELS.build(neck)
         return backbone, neck
 
-    def _check_gradients(self, taps: int, image_channels: int) -> None:
+    def _check_gradients(self, maps: list[Tensor]) -> None:
         """Refuse a backbone that scores cannot be differentiated by, naming it."""
-        maps = probe_maps(self.backbone, self.neck, image_channels, gradients=True)[-taps:]
         try:
             check_gradient_path(maps)
         except ValueError as error:
@@ -189,8 +259,13 @@ class FineGrainedClassifier(ImageClassifier):
         if not (isinstance(cls, type) and issubclass(cls, MethodHead)):
             return head
         name, source = head['type'], type(backbone).__name__
-        given = ask_channels(backbone, neck, image_channels)
         stated = head.get('in_channels')
+        try:
+            given = ask_channels(backbone, neck, image_channels)
+        except ValueError:
+            if stated is None:
+                raise
+            return head
         if stated is not None:
             taps = len(stated)
         else:
@@ -208,6 +283,16 @@ class FineGrainedClassifier(ImageClassifier):
                 f'{found} channels: set in_channels={found} or leave it out'
             )
         return {**head, 'in_channels': found}
+
+    def _attention(self) -> AbstractContextManager:
+        """Where gradients are differentiated, attention is not fused: that has none of its own."""
+        twice = getattr(getattr(self.head, 'method', None), 'needs_gradient_path', False)
+        return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...]:
+        """MMPretrain's."""
+        with self._attention() if torch.is_grad_enabled() else nullcontext():
+            return super().extract_feat(inputs, stage)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's terms, and those of the method's training-only part."""

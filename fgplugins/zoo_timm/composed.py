@@ -15,8 +15,8 @@ import timm
 import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method, get_method
 from fgplugins.methods.base import check_gradient_path
 
@@ -143,7 +143,7 @@ def takes_size(twin: nn.Module, levels: Sequence[int], input_size: tuple[int, in
     return True
 
 
-def unused_parameters(
+def find_unused(
     twin: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]
 ) -> list[str]:
     """Names of the parameters that a backbone's maps do not depend on in training.
@@ -161,44 +161,7 @@ def unused_parameters(
             maps = read_maps(twin.train(), levels, torch.empty(2, *input_size, device='meta'))
         except (RuntimeError, NotImplementedError):
             return []  # its shapes depend on data
-    nodes, seen, reached = [m.grad_fn for m in maps], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            reached.add(getattr(node, 'variable', None))
-            nodes.extend(below for below, _ in node.next_functions)
-    return [name for name, p in twin.named_parameters() if p not in reached]
-
-
-def set_aside(module: nn.Module, names: Sequence[str]) -> None:
-    """Make buffers of parameters: kept and saved as before, but not trained."""
-    for name in names:
-        path, _, last = name.rpartition('.')
-        owner = module.get_submodule(path)
-        value = getattr(owner, last).detach()
-        delattr(owner, last)
-        owner.register_buffer(last, value)
-
-
-class TwiceHardsigmoid(nn.Module):
-    """``nn.Hardsigmoid``; in training in a form whose derivative has a derivative in PyTorch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + 3).clamp(0, 6) / 6 if self.training else F.hardsigmoid(x)
-
-
-def differentiate_twice(backbone: nn.Module) -> list[nn.Module]:
-    """Replace layers that PyTorch differentiates once only by the same functions in another form.
-
-    Returns:
-        The layers with fused attention, which must not be fused while training.
-    """
-    for module in list(backbone.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Hardsigmoid):
-                setattr(module, name, TwiceHardsigmoid())
-    return [module for module in backbone.modules() if getattr(module, 'fused_attn', False)]
+    return unused_parameters(twin, maps)
 
 
 def check_backbone_gradients(
@@ -360,7 +323,7 @@ class ComposedModel(nn.Module):
         self.view_size = self.fixed_size
         if cls.regularizer is not Method.regularizer and not self.fixed_size:
             self.view_size = self._find_view_size(twin)
-        set_aside(self.backbone, unused_parameters(twin, self.levels, shape))
+        set_aside(self.backbone, find_unused(twin, self.levels, shape))
         if cls.needs_gradient_path:
             self._fused = differentiate_twice(self.backbone)
             for module in (*self._fused, *differentiate_twice(twin)):

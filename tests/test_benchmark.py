@@ -1,0 +1,243 @@
+"""tools/benchmark.py on tiny models: what it writes and refuses. No time is held to anything."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fgplugins.analysis import benchmark
+from fgplugins.analysis.memory import peak_bytes
+from fgplugins.analysis.subjects import load_subject
+
+ROOT = Path(__file__).parent.parent
+PAIRS = ['backbone=clutter_cnn', 'in_chans=1', 'num_classes=7', 'widths=(4,4,8,8,8)']
+SMALL = ['warn', '--model-kwargs', *PAIRS]
+QUICK = ['--rounds', '5', '--seconds', '0.001', '--device', 'cpu']
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the tool in this process: its exit code, output and errors."""
+    threads = torch.get_num_threads()
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', ['benchmark', *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools' / 'benchmark.py'), run_name='__main__')
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        return (code, *capsys.readouterr())
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+def check_report(report: dict, count: int) -> None:
+    """The structure, and that what is derived is derived from what was measured."""
+    assert set(report) == {
+        'title', 'command', 'machine', 'setup', 'first', 'second', 'swept', 'points', 'accuracy'
+    }  # fmt: skip
+    assert {'cpu', 'cores', 'threads', 'torch', 'python', 'system'} <= set(report['machine'])
+    assert report['command'].startswith('python tools/benchmark.py warn')
+    assert len(report['points']) == count
+    for point in report['points']:
+        assert set(point) == {'size', 'batch', 'classes', 'heads', 'first', 'second', 'ratio'}
+        rounds = report['setup']['rounds']
+        for side in (point['first'], point['second']):
+            assert set(side) == {'seconds', 'median', 'peak_bytes', 'macs', 'parameters'}
+            assert len(side['seconds']) == rounds and min(side['seconds']) > 0
+            assert side['median'] == statistics.median(side['seconds'])
+            assert side['macs'] > 0 and side['parameters'] > 0
+        ratios = [
+            a / b
+            for a, b in zip(point['first']['seconds'], point['second']['seconds'], strict=True)
+        ]
+        ratio = point['ratio']
+        assert ratio['median'] == pytest.approx(statistics.median(ratios))
+        assert ratio['min'] <= ratio['low'] <= ratio['median'] <= ratio['high'] <= ratio['max']
+
+
+def test_a_sweep_is_written_and_drawn(run: Callable, tmp_path: Path) -> None:
+    code, out, error = run(
+        *SMALL, '--paper', '--sizes', '24', '40', '--threads', '1', *QUICK, '--json', 'a.json',
+        '--plot', 'a.png', '--accuracy', 'warn=97.5', ':backbone=96.1', 'clutter_cnn=96',
+    )  # fmt: skip
+    assert code == 0, error
+    report = json.loads((tmp_path / 'a.json').read_text())
+    check_report(report, 2)
+    assert report['first'] == 'warn' and report['second'] == 'warn:paper'
+    assert report['machine']['threads'] == 1 and report['swept'] == 'size'
+    assert [point['size'] for point in report['points']] == [24, 40]
+    one, other = report['points']
+    assert (
+        one['first']['macs'] < one['second']['macs']
+        and one['first']['macs'] < other['first']['macs']
+    )
+    assert one['first']['peak_bytes'] < other['first']['peak_bytes']
+    assert [row['name'] for row in report['accuracy']] == ['warn', 'warn:backbone', 'clutter_cnn']
+    assert report['accuracy'][0]['macs'] == other['first']['macs']  # at the model's own size, 40
+    assert report['accuracy'][0]['macs'] > report['accuracy'][1]['macs']
+    assert 'round 5 of 5' in error and 'left' in error and 'ratio' in out
+    image = np.asarray(Image.open(tmp_path / 'a.png'))
+    assert min(image.shape[:2]) > 200 and image.std() > 5
+
+
+@pytest.mark.parametrize('mode', benchmark.MODES)
+def test_every_mode(run: Callable, tmp_path: Path, mode: str) -> None:
+    code, _, error = run(
+        *SMALL,
+        '--versus',
+        ':backbone',
+        '--mode',
+        mode,
+        '--batches',
+        '3',
+        *QUICK,
+        '--json',
+        'a.json',
+    )
+    assert code == 0, error
+    report = json.loads((tmp_path / 'a.json').read_text())
+    check_report(report, 1)
+    point = report['points'][0]
+    assert point['batch'] == 3 and point['size'] == 40
+    assert (point['first']['macs'] < 1e5) == mode.startswith('method')
+
+
+@pytest.mark.parametrize(
+    ('option', 'values', 'key'),
+    [('--batches', ['1', '2'], 'batch'), ('--classes', ['3', '9'], 'classes'),
+     ('--heads', ['1', '5'], 'heads')],
+)  # fmt: skip
+def test_what_can_be_swept(
+    run: Callable, tmp_path: Path, option: str, values: list[str], key: str
+) -> None:
+    code, out, error = run(*SMALL, option, *values, *QUICK, '--json', 'a.json', '--cpu-time')
+    assert code == 0, error
+    report = json.loads((tmp_path / 'a.json').read_text())
+    check_report(report, 2)
+    assert report['swept'] == key and out.splitlines()[2].startswith(key)
+    assert [point[key] for point in report['points']] == [int(value) for value in values]
+    one, other = (point['second'] for point in report['points'])
+    assert (one['macs'] < other['macs']) == (key != 'batch')  # the counts are of one image
+
+
+def test_a_config_in_another_format(run: Callable, tmp_path: Path) -> None:
+    code, _, error = run(
+        'warn_cnn_digits', '--versus', 'gap_cnn_digits', '--mode', 'train', '--dtype', 'bfloat16',
+        '--channels-last', '--heads', '2', *QUICK, '--json', 'a.json',
+    )  # fmt: skip
+    assert code == 0, error
+    report = json.loads((tmp_path / 'a.json').read_text())
+    check_report(report, 1)
+    assert 'bfloat16, channels_last' in report['title']
+    assert report['setup']['channels_last'] is True
+
+
+@pytest.mark.slow
+def test_compiled(run: Callable, tmp_path: Path) -> None:
+    for mode in ('forward', 'train', 'method', 'method-train'):
+        code, _, error = run(*SMALL, '--compile', '--mode', mode, *QUICK, '--json', 'a.json')
+        assert code == 0, error
+        report = json.loads((tmp_path / 'a.json').read_text())
+        check_report(report, 1)
+        assert report['points'][0]['first']['peak_bytes'] is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_a_gpu(run: Callable, tmp_path: Path) -> None:
+    settings = ['--rounds', '5', '--seconds', '0.01', '--device', 'cuda', '--dtype', 'bfloat16']
+    code, _, error = run(*SMALL, '--channels-last', *settings, '--json', 'a.json')
+    assert code == 0, error
+    report = json.loads((tmp_path / 'a.json').read_text())
+    check_report(report, 1)
+    assert report['machine']['gpu'] in report['title']
+    assert report['points'][0]['first']['peak_bytes'] > 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['resnet10t'], 'is a plain network and has no method'),
+        ([*SMALL, '--sizes', '24', '40', '--batches', '1', '2'], 'one of them can have several'),
+        ([*SMALL, '--device', 'tpu'], "--device 'tpu': must be cpu or cuda"),
+        ([*SMALL, '--rounds', '2'], '--rounds 2: a median needs at least 5'),
+        ([*SMALL, '--paper', '--versus', 'gap'], 'give one of them'),
+        ([*SMALL, '--threads', '0'], '--threads 0: needs at least 1'),
+        ([*SMALL, '--accuracy', 'warn', *QUICK], "--accuracy 'warn': must read NAME=VALUE"),
+        (['gap', '--model-kwargs', *PAIRS, '--heads', '2'], 'neither gap nor the other has heads'),
+        ([*SMALL, '--versus', 'clutter_cnn', '--mode', 'method', *QUICK], 'and has no method'),
+        ([*SMALL, '--sizes', '1', '--mode', 'train', *QUICK], 'does not run on 1 images of 1 x 1'),
+        ([*SMALL, '--json', 'no/a.json', *QUICK], "--json 'no/a.json' cannot be written"),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_mistakes(run: Callable, tmp_path: Path, arguments: list[str], message: str) -> None:
+    code, _, error = run(*arguments)
+    assert code == 2 and message in error and 'Traceback' not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_that_needs_the_backbone_says_so(run: Callable) -> None:
+    code, _, error = run('siou', '--model-kwargs', *PAIRS, '--mode', 'method-train', *QUICK)
+    assert code == 2 and 'goes through the backbone: use --mode train' in error
+
+
+def test_calls_alternate_and_medians_are_taken() -> None:
+    """Rounds begin with the one and the other in turn; neither runs more often."""
+    calls: list[str] = []
+    one, other = (lambda: calls.append('a')), (lambda: calls.append('b'))
+    told: list[str] = []
+    a, b = benchmark.paired_seconds([one, other], 6, 1e-12, torch.device('cpu'), False, told.append)
+    assert len(a) == len(b) == 6 and len(told) == 6
+    timed = ''.join(calls[6:])  # three calls each to warm up
+    assert timed.startswith('abbaab') and timed.count('a') == timed.count('b')
+    ratio = benchmark.median_ratio([2, 4, 9], [1, 1, 1])
+    assert (ratio['median'], ratio['min'], ratio['max']) == (4, 2, 9)
+
+
+def test_peak_memory_is_exact() -> None:
+    """Two tensors at a time, views free, what was there before not counted."""
+    x = torch.ones(1000)
+
+    def function() -> torch.Tensor:
+        first = x + 1
+        second = first * 2
+        del first
+        third = second[:10].view(2, 5)
+        return third + (second * 3).sum()
+
+    assert peak_bytes(function, [x]) == 8000
+    layer = nn.Linear(50, 50, bias=False)
+
+    def step() -> None:
+        layer(torch.ones(4, 50)).sum().backward()
+
+    step()
+    layer.weight.grad = None
+    # at least the gradient of the weights and the layer's input
+    assert peak_bytes(step, layer.parameters()) >= 4 * (50 * 50 + 4 * 50)
+
+
+def test_statistics_are_settled() -> None:
+    """One batch gives every normalisation the statistics it would see; momentum stays."""
+    subject = load_subject('warn', PAIRS)
+    before = [m.momentum for m in subject.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    benchmark.settle_statistics(subject, 40)
+    norms = [m for m in subject.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.momentum for m in norms] == before and not subject.model.training
+    assert all(m.num_batches_tracked == 1 and m.running_mean.abs().sum() > 0 for m in norms)
