@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import fgplugins
 from fgplugins.analysis import benchmark
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.subjects import load_subject
@@ -192,9 +193,18 @@ def test_mistakes(run: Callable, tmp_path: Path, arguments: list[str], message: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('method', fgplugins.list_methods())
+def test_methods_train_in_channels_last(method: str) -> None:
+    subject = load_subject(method, PAIRS)
+    subject.model.train().to(memory_format=torch.channels_last)
+    x = torch.randn(4, 1, 40, 40).to(memory_format=torch.channels_last)
+    subject.loss()(x, torch.tensor([0, 1, 2, 3])).backward()
+    assert all(p.grad is not None for p in subject.model.parameters())
+
+
 def test_a_method_that_needs_the_backbone_says_so(run: Callable) -> None:
     code, _, error = run('siou', '--model-kwargs', *PAIRS, '--mode', 'method-train', *QUICK)
-    assert code == 2 and 'goes through the backbone: use --mode train' in error
+    assert code == 2 and 'goes through the backbone: use train' in error
 
 
 def test_calls_alternate_and_medians_are_taken() -> None:
@@ -221,7 +231,7 @@ def test_peak_memory_is_exact() -> None:
         third = second[:10].view(2, 5)
         return third + (second * 3).sum()
 
-    assert peak_bytes(function, [x]) == 8000
+    assert peak_bytes(function, [x]) == 8004  # the sum stands beside both
     layer = nn.Linear(50, 50, bias=False)
 
     def step() -> None:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fgplugins.zoo_mmpretrain  # noqa: F401
 from fgplugins.methods import art, siou
+from fgplugins.methods.base import check_gradient_path
 from fgplugins.zoo_mmpretrain.deploy import deploy as deploy_mmpretrain
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy as deploy_timm
@@ -117,11 +118,13 @@ def test_reentrant_checkpointing_and_frozen_levels_are_refused() -> None:
             )
 
 
-def test_backbones_that_cannot_be_differentiated_twice_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r'mobilenetv3_small_050.*differentiated twice: .*hardsigm'
-    ):
-        timm.create_model('siou', backbone='mobilenetv3_small_050')
+def test_layers_without_a_second_derivative_are_refused_or_rewritten() -> None:
+    inner = torch.randn(2, 3, 4, 4, requires_grad=True) * 2
+    with pytest.raises(ValueError, match=r'cannot be differentiated twice: .*hardsigmoid'):
+        check_gradient_path([inner, nn.functional.hardsigmoid(inner)])
+    step = LossStep(timm.create_model('siou', backbone='mobilenetv3_small_050', num_classes=3))
+    backward(step, torch.randn(2, 3, 64, 64), torch.tensor([0, 1]))
+    assert all(p.grad.isfinite().all() for p in step.parameters())
 
 
 def test_compiling_the_training_of_siou_is_refused() -> None:

@@ -215,25 +215,29 @@ def _inputs(subject: Subject, setup: Setup, size: int, batch: int) -> tuple[Tens
     return x, target.to(setup.device)
 
 
-def make_step(subject: Subject, setup: Setup, x: Tensor, target: Tensor) -> Callable[[], object]:
-    """What one call of a mode is.
+def _check_mode(subject: Subject, mode: str) -> None:
+    """Refuse a mode that a model does not have.
 
     Raises:
         UserError: if the mode needs a method and there is none, or more of the model than a method.
     """
+    method = subject.loaded.method
+    if mode.startswith('method') and method is None:
+        raise UserError(
+            f'--mode {mode}: {subject.label} is a plain network and has no method: use forward or '
+            'train, or compare with :backbone'
+        )
+    if mode == 'method-train' and method.needs_gradient_path:
+        raise UserError(
+            f'--mode {mode}: the loss of {subject.label} goes through the backbone: use train'
+        )
+
+
+def make_step(subject: Subject, setup: Setup, x: Tensor, target: Tensor) -> Callable[[], object]:
+    """What one call of a mode is."""
     model, method = subject.model, subject.loaded.method
     training = setup.mode.endswith('train')
     if setup.mode.startswith('method'):
-        if method is None:
-            raise UserError(
-                f'--mode {setup.mode}: {subject.label} is a plain network and has no method: use '
-                f'forward or train, or compare with {subject.label} in a form of the first model'
-            )
-        if training and method.needs_gradient_path:
-            raise UserError(
-                f'--mode {setup.mode}: the loss of {subject.label} goes through the backbone: use '
-                '--mode train'
-            )
         with torch.no_grad():
             model.eval()
             features = [f.detach().clone() for f in subject.loaded.features(x)]
@@ -308,6 +312,7 @@ def measure_point(
     sides, steps = (Side(), Side()), []
     for subject, side in zip(subjects, sides, strict=True):
         try:
+            _check_mode(subject, setup.mode)
             if not subject.trained:
                 settle_statistics(subject, size)
             _place(subject, setup)

@@ -158,8 +158,8 @@ def inherited(
 ) -> tuple[str, list[str], list[str]]:
     """A second model's name and settings, where the user left some of them to the first.
 
-    A form alone (``:paper``) is the first model in that form, with all its settings; another timm
-    model has the same classes and image channels unless its own settings say otherwise.
+    The first model in another form (``:paper``) has all its settings, and its own besides; another
+    timm model has the same classes and image channels unless it has settings of its own.
 
     Args:
         first: name of the first model.
@@ -172,9 +172,11 @@ def inherited(
     """
     kwargs, options = (list(given or []) for given in settings)
     own_kwargs, own_options = (list(given or []) for given in own)
+    name, _ = split_form(first)
     if second.startswith(':'):
-        name, _ = split_form(first)
-        return f'{name}{second}', [*kwargs, *own_kwargs], [*options, *own_options]
+        second = f'{name}{second}'
+    if split_form(second)[0] == name:
+        return second, [*kwargs, *own_kwargs], [*options, *own_options]
     if own_kwargs or own_options or not timm_name(split_form(second)[0]):
         return second, own_kwargs, own_options
     return second, [k for k in kwargs if k.split('=')[0] in ('num_classes', 'in_chans')], []

@@ -167,7 +167,7 @@ class AttentionModule(nn.Module):
         K, Y = self.heads, self.num_classes
         P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, C d)
         # head by head: a batched product would give W_O's gradient transposed, to be copied
-        W_O = self.W_O.weight.view(K, Y, -1)
+        W_O = self.W_O.weight.reshape(K, Y, -1)  # a view, but in channels_last
         o = torch.stack(
             [F.linear(p, w) for p, w in zip(P.unbind(1), W_O.unbind(0), strict=True)], dim=1
         )  # Eqs. 2, 3
