@@ -202,6 +202,11 @@ def test_methods_train_in_channels_last(method: str) -> None:
     assert all(p.grad is not None for p in subject.model.parameters())
 
 
+def test_help(run: Callable) -> None:
+    code, out, _ = run('--help')
+    assert code == 0 and 'python tools/benchmark.py' in out and 'method-train' in out
+
+
 def test_a_method_that_needs_the_backbone_says_so(run: Callable) -> None:
     code, _, error = run('siou', '--model-kwargs', *PAIRS, '--mode', 'method-train', *QUICK)
     assert code == 2 and 'goes through the backbone: use train' in error

@@ -406,6 +406,13 @@ def test_a_checkpoint_says_what_it_is_of(get_flops: Callable, tmp_path: Path) ->
     assert code == 0 and f'{expected:,}' in text, error
     code, text, error = get_flops(*SMALL, 'heads=2', '--checkpoint', 'bare.pth')
     assert code == 0 and f'{expected:,}' in text, error
+    from mmengine.config import Config
+
+    meta = {'cfg': Config.fromfile(ROOT / 'configs' / 'warn_cnn_digits.py').pretty_text}
+    state = load_model('warn_cnn_digits').model.state_dict()
+    torch.save({'state_dict': state, 'meta': meta}, tmp_path / 'epoch_7.pth')
+    code, text, error = get_flops('epoch_7.pth')
+    assert code == 0 and 'epoch_7, input 1 x 40 x 40' in text, error
     code, _, error = get_flops('bare.pth')
     assert code == 2 and 'does not say what it is of' in error and '--checkpoint' in error
 
@@ -426,6 +433,16 @@ def test_a_checkpoint_says_what_it_is_of(get_flops: Callable, tmp_path: Path) ->
 def test_mistakes(get_flops: Callable, arguments: list[str], message: str) -> None:
     code, _, error = get_flops(*arguments)
     assert code == 2 and message in error and 'Traceback' not in error
+
+
+@pytest.mark.parametrize('name', ['get_flops', 'make_complexity'])
+def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str) -> None:
+    import runpy
+
+    monkeypatch.setattr(sys, 'argv', [name, '--help'])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+    assert not stopped.value.code and 'python tools/' in capsys.readouterr().out
 
 
 def test_names_and_forms() -> None:
