@@ -75,7 +75,9 @@ class Report:
         for name in names:
             parts = [cost.branches.get(name, nothing) for cost in self.forms.values()]
             row = [name, max(part[0] for part in parts), *(part[1] for part in parts)]
-            rows.append(row + [parts[0][2]] * everything)
+            row += [parts[0][2]] * everything
+            if any(row[1:]):
+                rows.append(row)
         total = ['(model)', self.ours.parameters, *(c.macs for c in self.forms.values())]
         rows.append(total + [self.ours.elementary['']] * everything)
         return Table('', header, rows)
