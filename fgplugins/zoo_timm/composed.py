@@ -118,7 +118,7 @@ def normalizes_maps(twin: nn.Module, input_size: tuple[int, int, int]) -> bool:
     """
     try:
         x = torch.empty(2, *input_size, device='meta')
-        twin.forward_intermediates(x, [0], norm=True, stop_early=True)
+        twin.forward_intermediates(x, indices=[0], norm=True, stop_early=True)
     except AssertionError:
         return False
     except (RuntimeError, NotImplementedError):
