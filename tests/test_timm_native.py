@@ -135,7 +135,7 @@ def test_another_size_of_images() -> None:
     model = timm.create_model('gap', backbone='vit_tiny_patch16_224', num_classes=3).eval()
     assert model.fixed_size == (224, 224)
     model.set_input_size((64, 96))
-    assert model.fixed_size == model.input_size == model.view_size == (64, 96)
+    assert model.fixed_size == model.input_size == model.find_view_size() == (64, 96)
     assert model(torch.randn(1, 3, 64, 96)).shape == (1, 3)
     free = small('gap')
     free.set_input_size(img_size=96)
@@ -204,6 +204,19 @@ def test_what_no_map_depends_on_is_not_trained(backbone: str, left: str) -> None
     assert model.backbone.load_state_dict({k: plain[k] for k in kept}, strict=True)
 
 
+@pytest.mark.parametrize('name', [name for name in PRESETS if '_' in name])
+def test_probing_a_preset_would_find_nothing(name: str) -> None:
+    with torch.device('meta'):
+        plain, probed = timm.create_model(name), timm.create_model(name, probe=True)
+    assert [n for n, _ in plain.named_parameters()] == [n for n, _ in probed.named_parameters()]
+    assert probed.backbone.normalized_maps is True
+
+
+def test_another_backbone_is_probed() -> None:
+    with pytest.raises(ValueError, match='siou on vit_tiny_patch16_224'):
+        timm.create_model('siou_resnet50', backbone='vit_tiny_patch16_224')
+
+
 @pytest.mark.parametrize('backbone', ['davit_tiny', 'deit_tiny_patch16_224'])
 def test_attention_can_be_differentiated_twice(backbone: str) -> None:
     """Fused attention cannot; where the maps are on the gradient's path it is not used."""
@@ -229,7 +242,7 @@ def test_the_views_of_art_have_a_size_that_the_backbone_takes(
     with torch.device('meta'):
         model = timm.create_model('art', backbone=backbone, num_classes=3)
         step = LossStep(model)
-    assert model.view_size == view == step.regularizer.view_size
+    assert model.find_view_size() == view == step.regularizer.view_size
 
 
 @pytest.mark.slow

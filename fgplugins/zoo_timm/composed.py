@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import math
@@ -98,7 +97,7 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
 def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
     """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep.
 
-    Behind the network's last normalisation, where `normalizes_maps` did not find that it refuses.
+    Behind the network's last normalisation, unless `try_backbone` found that it refuses.
     """
     return backbone.forward_intermediates(
         x,
@@ -109,88 +108,43 @@ def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Ten
     )
 
 
-def normalizes_maps(twin: nn.Module, input_size: tuple[int, int, int]) -> bool:
-    """Whether a backbone has its maps normalised when asked; some of timm's refuse.
-
-    Args:
-        twin: the backbone on the meta device.
-        input_size: (channels, height, width) of an image it takes.
-    """
-    try:
-        x = torch.empty(2, *input_size, device='meta')
-        twin.forward_intermediates(x, indices=[0], norm=True, stop_early=True)
-    except AssertionError:
-        return False
-    except (RuntimeError, NotImplementedError):
-        pass  # shapes that depend on data
-    return True
-
-
-def takes_size(twin: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]) -> bool:
-    """Whether a backbone runs on images of a size.
-
-    Args:
-        twin: the backbone on the meta device.
-        levels: of the maps.
-        input_size: (channels, height, width).
-    """
-    try:
-        read_maps(twin, levels, torch.empty(2, *input_size, device='meta'))
-    except NotImplementedError:
-        pass  # shapes that depend on data
-    except (AssertionError, RuntimeError, ValueError):
-        return False
-    return True
-
-
-def find_unused(
-    twin: nn.Module, levels: Sequence[int], input_size: tuple[int, int, int]
-) -> list[str]:
-    """Names of the parameters that a backbone's maps do not depend on in training.
-
-    What timm leaves when it prunes: the normalisation of a class token, branches that end beside
-    the maps, and the like.
-
-    Args:
-        twin: the pruned backbone on the meta device, where only shapes are computed.
-        levels: of the maps.
-        input_size: (channels, height, width) of an image it takes.
-    """
-    with torch.enable_grad():
-        try:
-            maps = read_maps(twin.train(), levels, torch.empty(2, *input_size, device='meta'))
-        except (RuntimeError, NotImplementedError):
-            return []  # its shapes depend on data
-    return unused_parameters(twin, maps)
-
-
-def check_backbone_gradients(
+def try_backbone(
     backbone: nn.Module,
-    twin: nn.Module,
     levels: Sequence[int],
-    input_size: tuple[int, int, int],
-) -> None:
-    """Refuse a backbone whose maps scores cannot be differentiated by, twice.
+    in_chans: int,
+    sizes: Sequence[tuple[int, int]],
+    gradients: bool = False,
+) -> list[Tensor] | None:
+    """A backbone's maps (1, C_s, H_s, W_s) of one empty image, of the first size that it takes.
+
+    Some of timm's networks refuse to normalise their maps; ``backbone.normalized_maps`` notes it.
 
     Args:
-        backbone: a timm model.
-        twin: the same on the meta device.
+        backbone: a timm model; it runs as in testing, so that its statistics stay as they are.
         levels: of the maps.
-        input_size: (channels, height, width) of an image it takes.
+        in_chans: image channels.
+        sizes: (height, width) of images to try in turn.
+        gradients: compute the maps with gradients on, the image's too.
 
-    Raises:
-        ValueError: saying why.
+    Returns:
+        The maps, or None if it takes none of the sizes.
     """
-    with torch.enable_grad():
-        try:  # shapes alone cost nothing
-            x = torch.empty(2, *input_size, device='meta', requires_grad=True)
-            features = read_maps(twin.train(), levels, x)
-        except (RuntimeError, NotImplementedError):
-            backbone = copy.deepcopy(backbone).train()  # its statistics stay as they are
-            weight = next(backbone.parameters())
-            x = torch.zeros(2, *input_size, device=weight.device, dtype=weight.dtype)
-            features = read_maps(backbone, levels, x.requires_grad_())
-        check_gradient_path(features)
+    weight = next(backbone.parameters())
+    training = backbone.training
+    backbone.eval()
+    try:
+        for size in sizes:
+            x = torch.zeros(1, in_chans, *size, device=weight.device, dtype=weight.dtype)
+            for backbone.normalized_maps in (True, False):
+                try:
+                    with torch.set_grad_enabled(gradients):
+                        return read_maps(backbone, levels, x.requires_grad_(gradients))
+                except (AssertionError, NotImplementedError, RuntimeError, ValueError):
+                    continue
+        backbone.normalized_maps = True
+        return None
+    finally:
+        backbone.train(training)
 
 
 class _Traced(nn.Module):
@@ -243,6 +197,8 @@ class ComposedModel(nn.Module):
             pool under their own masks.
         device: where to create the parameters.
         dtype: their type.
+        probe: run the backbone once on a small image to see whether it suits the method, and which
+            of its parameters the maps depend on. What is known to fit (presets) needs none.
         **kwargs: hyper-parameters of the method by its own names; the rest goes to the backbone.
 
     Raises:
@@ -263,6 +219,7 @@ class ComposedModel(nn.Module):
         global_pool: str = 'avg',
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        probe: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -306,46 +263,58 @@ class ComposedModel(nn.Module):
         self.input_size = (height, width)
         self.fixed_size = self.input_size if cfg.get('fixed_input_size') else None
         self.method = self._build_method(device, dtype)
-        with torch.device('meta'):
-            twin = timm.create_model(backbone, **arguments)
-        twin.prune_intermediate_layers(levels, prune_head=True)
-        self._fused: list[nn.Module] = []
-        self._fit_backbone(twin, cls)
+        # attention that has no second derivative where it is fused
+        self._fused = differentiate_twice(self.backbone) if cls.needs_gradient_path else []
+        self.train()
+        if probe:
+            self._probe(cls.needs_gradient_path)
 
-    def _fit_backbone(self, twin: nn.Module, cls: type[Method]) -> None:
-        """Find out by a twin on the meta device what the backbone can do, and adapt it.
+    def _probe(self, needs_gradient_path: bool) -> None:
+        """Find out by one small image what the backbone can do, and adapt it.
+
+        Parameters that the maps do not depend on stop being parameters: what timm leaves when it
+        prunes, as the normalisation of a class token, or branches that end beside the maps.
 
         Raises:
             ValueError: if the method needs gradients that the backbone cannot have.
         """
-        shape = (self.in_chans, *self.input_size)
-        self.backbone.normalized_maps = twin.normalized_maps = normalizes_maps(twin, shape)
-        self.view_size = self.fixed_size
-        if cls.regularizer is not Method.regularizer and not self.fixed_size:
-            self.view_size = self._find_view_size(twin)
-        set_aside(self.backbone, find_unused(twin, self.levels, shape))
-        if cls.needs_gradient_path:
-            self._fused = differentiate_twice(self.backbone)
-            for module in (*self._fused, *differentiate_twice(twin)):
-                module.fused_attn = False
+        sizes = [self.input_size]
+        if not self.fixed_size:
+            side = 2 * self.feature_info[-1]['reduction']
+            sizes.insert(0, (side, side))
+        maps = try_backbone(self.backbone, self.levels, self.in_chans, sizes, gradients=True)
+        if needs_gradient_path:
             try:
-                check_backbone_gradients(self.backbone, twin, self.levels, shape)
+                if maps is None:
+                    raise ValueError(f'it does not run on an image of {self.input_size}')
+                check_gradient_path(maps)
             except ValueError as error:
                 name, method = self.backbone_name, self.method_name
                 raise ValueError(
                     f'{method} on {name}: {method} differentiates scores with respect to the '
                     f'inner feature map of {name}, and {error}'
                 ) from None
+        if maps is not None:
+            set_aside(self.backbone, unused_parameters(self.backbone, maps))
 
-    def _find_view_size(self, twin: nn.Module) -> tuple[int, int] | None:
-        """None if the backbone takes views half as large as its images, or else what it takes."""
+    def find_view_size(self) -> tuple[int, int] | None:
+        """The size of images to look at a part of an image in.
+
+        None if the backbone takes images half as large as its own, or else what it takes: the
+        nearest whole number of its steps, or the one size it is built for.
+        """
+        if self.fixed_size:
+            return self.fixed_size
         stride = self.feature_info[-1]['reduction']
         half = tuple((side + 1) // 2 for side in self.input_size)
         whole_steps = tuple(max(side // stride, 1) * stride for side in half)
-        sizes = [half, whole_steps, self.input_size]
-        taken = (s for s in sizes if takes_size(twin, self.levels, (self.in_chans, *s)))
-        found = next(taken, half)
-        return None if found == half else found
+        normalized_maps = self.backbone.normalized_maps
+        for size in (half, whole_steps, self.input_size):
+            maps = try_backbone(self.backbone, self.levels, self.in_chans, [size])
+            self.backbone.normalized_maps = normalized_maps
+            if maps is not None:
+                return None if size == half else size
+        return None
 
     def _set_pooling(self, global_pool: str | None) -> None:
         if global_pool not in ('avg', ''):
@@ -466,7 +435,6 @@ class ComposedModel(nn.Module):
         if size is not None:
             self.input_size = tuple(size)
             self.fixed_size = self.input_size if self.fixed_size else None
-            self.view_size = self.input_size if self.view_size else None
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

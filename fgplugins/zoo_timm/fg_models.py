@@ -32,11 +32,8 @@ DEFAULT_BACKBONE = 'resnet50'
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
-_default_layers = functools.lru_cache(classifier_layers)
-
-
-def _composed_cfg(method: str, backbone: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The backbone's image settings, without its weights, and the layers' names in the model."""
+def _composed_cfg(method: str, backbone: str) -> dict[str, Any]:
+    """The backbone's image settings, without its weights, under the names of the whole model."""
     cfg = timm.get_pretrained_cfg(backbone)
     kept = {} if cfg is None else cfg.to_dict(remove_source=True, remove_null=True)
     for key in ('architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes'):
@@ -46,14 +43,25 @@ def _composed_cfg(method: str, backbone: str, kwargs: dict[str, Any]) -> dict[st
         names = [first] if isinstance(first, str) else first
         names = [f'backbone.{name}' for name in names]
         kept['first_conv'] = names[0] if isinstance(first, str) else tuple(names)
+    kept['classifier'] = 'method'
+    return kept
+
+
+_known_layers = functools.cache(classifier_layers)
+
+
+def _classifier_layers(method: str, kwargs: dict[str, Any]) -> str | tuple[str, ...]:
+    """Names of the model's layers whose size depends on the number of classes."""
     cls = get_method(method)
     levels = kwargs.get('levels')
     taps = kwargs.get('taps') if levels is None else len(levels)
     own = {k: v for k, v in kwargs.items() if k in method_arguments(cls)}
-    layers = classifier_layers(cls, taps, **own) if own else _default_layers(cls, taps)
+    try:
+        layers = _known_layers(cls, taps, **own)
+    except TypeError:  # hyper-parameters that cannot be told from others quickly
+        layers = classifier_layers(cls, taps, **own)
     names = tuple(f'method.{name}' for name in layers)
-    kept['classifier'] = names[0] if len(names) == 1 else names
-    return kept
+    return names[0] if len(names) == 1 else names
 
 
 def _create(
@@ -84,7 +92,8 @@ def _create(
             f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'
         )
     if pretrained_cfg is None:
-        pretrained_cfg = _composed_cfg(method, backbone, kwargs)
+        pretrained_cfg = _composed_cfg(method, backbone)
+        pretrained_cfg['classifier'] = _classifier_layers(method, kwargs)
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if pretrained and not cfg.has_weights:
         found = timm.get_pretrained_cfg(backbone)
@@ -139,13 +148,14 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
         for own, other in (('taps', 'levels'), ('levels', 'taps')):
             if other in kwargs and own not in kwargs:
                 merged.pop(own, None)  # the preset's choice gives way to the user's
+        if 'backbone' in kwargs:
+            merged.pop('probe', None)
         return _create(name, method, merged.pop('backbone'), pretrained, **merged)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
-    read = {k: defaults[k] for k in ('taps', 'levels') if k in defaults}
-    cfg = PretrainedCfg(**_composed_cfg(method, backbone, read))
+    cfg = PretrainedCfg(**_composed_cfg(method, backbone))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))
 
@@ -165,7 +175,8 @@ def _register_generic(name: str, cls: type[Method]) -> None:
 
 
 def _register_preset(name: str, method: str, backbone: str, **defaults: Any) -> None:
-    _register(name, method, backbone, f'{get_method(method).__name__} on {backbone}.', **defaults)
+    doc = f'{get_method(method).__name__} on {backbone}.'
+    _register(name, method, backbone, doc, probe=False, **defaults)  # these fit
 
 
 on_register(_register_generic)

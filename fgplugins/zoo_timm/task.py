@@ -34,7 +34,7 @@ class LossStep(nn.Module):
         if model.method.has_regularizer:
             weight = next(model.parameters())
             self.second = copy.deepcopy(model.backbone)
-            self.regularizer = model.method.regularizer(model.view_size)
+            self.regularizer = model.method.regularizer(model.find_view_size())
             self.regularizer.to(weight.device, weight.dtype)
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
