@@ -71,20 +71,10 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
     Returns:
         (N, K, C * size * size), ordered as the weights of a convolution are.
     """
-    _, _, height, width = H.shape
-    reach = size // 2
-    padded = F.pad(H, (reach, reach, reach, reach))
-    # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move
-    moved = torch.stack(
-        [
-            padded[:, :, 2 * reach - i : 2 * reach - i + height, 2 * reach - j :][..., :width]
-            for i in range(size)
-            for j in range(size)
-        ],
-        dim=2,
-    ).flatten(1, 2)  # (N, K size * size, H, W)
-    P = Z.flatten(2) @ moved.flatten(2).transpose(1, 2)  # (N, C, K size * size)
-    return P.unflatten(2, (-1, size * size)).transpose(1, 2).flatten(2)
+    # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move; unfolding moves by -d
+    moved = F.unfold(H, size, padding=size // 2)  # (N, K size * size, H W)
+    P = Z.flatten(2) @ moved.transpose(1, 2)  # (N, C, K size * size)
+    return P.unflatten(2, (-1, size * size)).flip(3).transpose(1, 2).flatten(2)
 
 
 def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -173,10 +163,8 @@ class AttentionModule(nn.Module):
         )  # Eqs. 2, 3
         if self.W_g is None:
             return o.mean(dim=1)
-        gH = (
-            torch.einsum('nkp,kp->nk', P, self.W_g.weight.flatten(1)).tanh().softmax(dim=1)
-        )  # Eq. 5
-        return torch.einsum('nk,nky->ny', gH, o)  # Eq. 4
+        gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
+        return (gH.unsqueeze(2) * o).sum(dim=1)  # Eq. 4
 
     def forward_paper(self, Z: Tensor, H: Tensor) -> Tensor:
         """`forward` in the order the paper prints: project at every position, then average."""
@@ -305,5 +293,5 @@ class WARN(Method):
         log_p = outputs.log_softmax(dim=2)
         g = self.global_gates(z)
         if self.mix == 'log_prob':
-            return torch.einsum('ns,nsy->ny', g, log_p)  # Eq. 8, of log-probabilities
+            return (g.unsqueeze(2) * log_p).sum(dim=1)  # Eq. 8, of log-probabilities
         return (g.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
