@@ -242,6 +242,8 @@ class _LayerCounter(TorchFunctionMode):
             self.layers += args[0].numel()
         elif name in ('bmm', 'matmul', '__matmul__', 'mm'):
             self.products += output.numel() * args[0].shape[-1]
+        elif name == 'baddbmm':
+            self.products += output.numel() * args[1].shape[-1]
         elif name == 'scaled_dot_product_attention':
             query, key, value = args[:3]
             size = query.shape[-1] + value.shape[-1]

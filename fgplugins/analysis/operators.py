@@ -289,7 +289,7 @@ HANDLERS = _handlers()
 # copying, reshaping, comparing and choosing; fvcore leaves more of the kind out by itself
 _FREE = """
     alias alpha_dropout bernoulli bernoulli_ bitwise_and bitwise_or clone contiguous detach_
-    diag_embed diagonal dim dropout_ empty_like expand_as feature_dropout fill_ flip getitem gt
+    diag_embed diagonal dim dropout_ empty_like expand_as eye feature_dropout fill_ flip getitem gt
     hstack im2col index_select is_floating_point isfinite item le lift_fresh linspace logical_and
     logical_not logical_or lt masked_fill_ meshgrid moveaxis movedim mT narrow_copy native_dropout
     ne new_ones new_zeros numel numpy_T ones_like pad pixel_shuffle pixel_unshuffle rand_like

@@ -177,7 +177,8 @@ PAPERS: dict[str, tuple[str, list[Row]]] = {
     'CLAN, Table 5': (
         'Parameters and MACs of one 448 x 448 image, 200 classes. The paper counts as module '
         'counters do: convolutions and linear layers with biases, normalisations, ReLU, pooling '
-        'and resampling. They leave matrix products out, which the last two columns have. '
+        'and resampling. They leave matrix products out, which the last two columns have: '
+        'compare ours there, where most of CLAN is matrix products. '
         '`tools/get_flops.py --layers` counts so.',
         [
             Row(

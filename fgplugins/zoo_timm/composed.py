@@ -287,7 +287,8 @@ class ComposedModel(nn.Module):
             try:
                 if maps is None:
                     raise ValueError(f'it does not run on an image of {self.input_size}')
-                check_gradient_path(maps)
+                with torch.enable_grad():
+                    check_gradient_path(maps)
             except ValueError as error:
                 name, method = self.backbone_name, self.method_name
                 raise ValueError(
