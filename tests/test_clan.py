@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement
+from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement, Gram
 
 CHANNELS = (4, 6, 5)
 SIZES = ((4, 6), (4, 3), (2, 3))
@@ -171,6 +171,51 @@ def test_both_orders_of_the_relation_product_agree() -> None:
             )
         for fast, slow in zip(*gradients, strict=True):
             torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize('context', ['clca', 'non_local'])
+@pytest.mark.parametrize('sizes', [((5, 7), (2, 3)), ((6, 6), (6, 6)), ((9, 4), (1, 1))])
+def test_many_positions(sizes: tuple, context: str) -> None:
+    """No map of theta, phi or k is made, and nothing else changes: values and gradients."""
+    torch.manual_seed(0)
+    top_channels = 6 if context == 'clca' else None
+    module = ContextAttention(4, top_channels, 3, 'dot').double()
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    L, top = torch.randn(2, 4, *sizes[0]).double(), torch.randn(2, 6, *sizes[1]).double()
+    assert L[0, 0].numel() > 2 * L.shape[1]
+    results = []
+    for form in (module.forward, module.forward_paper):
+        inputs = [L.clone().requires_grad_(), top.clone().requires_grad_()]
+        out = form(*inputs)
+        used = inputs if context == 'clca' else inputs[:1]
+        results.append(
+            [out, *torch.autograd.grad(out.square().sum(), [*used, *module.parameters()])]
+        )
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(module(L, top), results[1][0], atol=1e-10, rtol=1e-10)
+
+
+def test_gram_is_differentiated_by_one_product_and_twice() -> None:
+    L = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(Gram.apply(L), L @ L.transpose(1, 2) / 5, atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(Gram.apply, (L,))
+    assert torch.autograd.gradgradcheck(Gram.apply, (L,))
+
+
+def test_many_positions_in_mixed_precision() -> None:
+    """The sum over positions stays within what half precision holds."""
+    module = ContextAttention(4, 6, 3, 'dot')
+    torch.nn.init.normal_(module.W_y.weight)
+    L, top = torch.randn(2, 4, 40, 40, requires_grad=True), torch.randn(2, 6, 10, 10)
+    expected = module(L, top)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = module(L, top)
+    out.float().square().mean().backward()
+    assert L.grad.isfinite().all() and L.grad.dtype == torch.float32
+    torch.testing.assert_close(out.float(), expected, atol=0.1, rtol=0.05)
 
 
 def test_no_map_of_all_pairs_is_made() -> None:
