@@ -245,6 +245,12 @@ def test_the_views_of_art_have_a_size_that_the_backbone_takes(
     assert model.find_view_size() == view == step.regularizer.view_size
 
 
+def test_a_preset_trains_beside_its_second_network() -> None:
+    model = timm.create_model('art_resnet50', num_classes=3)
+    terms = LossStep(model)(torch.randn(2, 3, 64, 64), torch.tensor([0, 2]))
+    assert all(term.isfinite() for term in terms.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('rules', ['standard and not', 'features', 'compilers'])
 def test_timms_own_tests(rules: str, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Ten
     return backbone.forward_intermediates(
         x,
         indices=list(levels),
-        norm=getattr(backbone, 'normalized_maps', True),
+        norm=backbone.normalized_maps,
         output_fmt='NCHW',
         intermediates_only=True,
     )
@@ -265,6 +265,7 @@ class ComposedModel(nn.Module):
         self.method = self._build_method(device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = differentiate_twice(self.backbone) if cls.needs_gradient_path else []
+        self.backbone.normalized_maps = True
         self.train()
         if probe:
             self._probe(cls.needs_gradient_path)
