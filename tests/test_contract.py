@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -235,7 +237,7 @@ def test_the_maths_imports_torch_and_nothing_else() -> None:
     folder = Path(fgplugins.__file__).parent / 'methods'
     allowed = {
         'torch', 'fgplugins', '__future__', 'collections', 'contextlib', 'math', 'inspect',
-        'importlib', 'typing', 'warnings',
+        'importlib', 'pkgutil', 'typing', 'warnings',
     }  # fmt: skip
     for file in folder.glob('*.py'):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -269,3 +271,25 @@ def test_the_zoos_do_not_import_each_other() -> None:
                     names = [node.module]
                 for name in names:
                     assert not name.startswith(others), f'{file} imports {name}'
+
+
+def test_no_condition_names_a_backbone() -> None:
+    """What a network can do is asked of it, never guessed from its name."""
+    families = {'alexnet', 'mobilenet', 'vit', *timm.list_modules()} - {'_hub'}
+    tests = []
+    for path in Path(fgplugins.__file__).parent.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            tests += [(path, test) for test in conditions(node)]
+    assert len(tests) > 100
+    for path, test in tests:
+        words = [n.value for n in ast.walk(test) if isinstance(n, ast.Constant)]
+        for word in (w.lower() for w in words if isinstance(w, str)):
+            assert not any(re.match(rf'{name}(\d|_|$)', word) for name in families), (path, word)
+
+
+def conditions(node: ast.AST) -> list[ast.AST]:
+    if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+        return [node.test]
+    if isinstance(node, ast.match_case):
+        return [node.pattern]
+    return list(getattr(node, 'ifs', []))

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import fgplugins
 
@@ -75,3 +76,41 @@ def test_inductor(method: str, kwargs: dict) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(('method', 'kwargs'), VARIANTS, ids=str)
+@torch.no_grad()
+def test_compiled_once_for_batches_and_sizes(method: str, kwargs: dict) -> None:
+    """Other batches and sizes take the graph that is there; CLAN has another for large maps."""
+    model, _ = build(method, kwargs)
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
+    for N, H, W in ((2, 96, 64), (3, 64, 128), (5, 128, 96), (4, 96, 96), (7, 160, 64)):
+        x = torch.randn(N, 3, H, W)
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-4)
+    assert counter.frame_count == 1
+
+
+PRESETS = [name for name in timm.list_models(module='fg_models') if '_' in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PRESETS)
+@torch.no_grad()
+def test_presets_as_onnx_and_exported(name: str, tmp_path: Path) -> None:
+    """Every preset, opset 18, in onnxruntime; any batch by torch.export."""
+    onnxruntime = pytest.importorskip('onnxruntime', reason='install the extra test')
+    pytest.importorskip('onnxscript', reason='install the extra test')
+    model = timm.create_model(name, num_classes=7).eval()
+    side = min(64, model.input_size[0])
+    x = torch.randn(2, 3, side, side)
+    batch = ({0: torch.export.Dim('N', min=2)},)
+    exported = torch.export.export(model, (x,), dynamic_shapes=batch)
+    more = torch.randn(3, 3, side, side)
+    torch.testing.assert_close(exported.module()(more), model(more), atol=1e-4, rtol=1e-3)
+    path = tmp_path / 'model.onnx'
+    torch.onnx.export(model, (x,), str(path), dynamo=True, opset_version=18, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), model(x), atol=1e-4, rtol=1e-3)

@@ -91,6 +91,36 @@ def test_the_example_is_known_everywhere(installed: Path) -> None:
     assert (installed / 'maps.png').stat().st_size > 1000
 
 
+def test_a_sixth_method_in_the_tree_is_one_file_and_one_config(tmp_path: Path) -> None:
+    """In a copy of the repository; the contract's and the configs' tests take it up themselves."""
+    for folder in ('fgplugins', 'configs', 'tests', 'tools'):
+        shutil.copytree(HERE.parent / folder, tmp_path / folder)
+    for file in ('setup.py', 'README.md', 'pyproject.toml'):
+        shutil.copy(HERE.parent / file, tmp_path)
+    example = HERE / 'example_plugin'
+    source = (example / 'fgplugins_gem.py').read_text(encoding='utf-8')
+    source = source.replace('import fgplugins\n', 'from fgplugins.methods import base\n')
+    source = source.replace('fgplugins.register_method', 'base.register_method')
+    source = source.replace('fgplugins.Method', 'base.Method')
+    (tmp_path / 'fgplugins' / 'methods' / 'gem.py').write_text(source, encoding='utf-8')
+    shutil.copy(example / 'gem_cnn_digits.py', tmp_path / 'configs')
+    done = subprocess.run(
+        [
+            sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', 'gem', '-rA',
+            'tests/test_contract.py', 'tests/test_configs.py', 'tests/test_extending.py',
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = [line for line in done.stdout.splitlines() if line.startswith('PASSED')]
+    for test in ('test_every_parameter_gets_a_gradient', 'gem_cnn_digits', 'test_methods_pass'):
+        assert any(test in line for line in passed), done.stdout[-3000:]
+
+
 class Sound(GAP):
     """Keeps the contract."""
 

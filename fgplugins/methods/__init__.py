@@ -1,10 +1,12 @@
 """The maths: one file per paper, importing torch and nothing else.
 
-`base` alone also imports fvcore's `Registry`, which is the METHODS registry.
+`base` alone also imports fvcore's `Registry`, which is the METHODS registry. Every module of this
+folder is imported here, so that a method is registered by lying in it.
 """
 
-from fgplugins.methods.art import ART
-from fgplugins.methods.att2 import Att2
+import importlib
+import pkgutil
+
 from fgplugins.methods.base import (
     METHODS,
     Method,
@@ -14,23 +16,16 @@ from fgplugins.methods.base import (
     on_register,
     register_method,
 )
-from fgplugins.methods.clan import CLAN
-from fgplugins.methods.gap import GAP
-from fgplugins.methods.siou import SIoU
-from fgplugins.methods.warn import WARN
 
 __all__ = [
-    'ART',
-    'CLAN',
-    'GAP',
     'METHODS',
-    'WARN',
-    'Att2',
     'Method',
     'Regularizer',
-    'SIoU',
     'get_method',
     'list_methods',
     'on_register',
     'register_method',
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f'{__name__}.{_module.name}')
