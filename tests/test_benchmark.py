@@ -256,3 +256,30 @@ def test_statistics_are_settled() -> None:
     norms = [m for m in subject.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [m.momentum for m in norms] == before and not subject.model.training
     assert all(m.num_batches_tracked == 1 and m.running_mean.abs().sum() > 0 for m in norms)
+
+
+def test_the_page_repeats_its_files() -> None:
+    docs = Path(__file__).parent.parent / 'docs'
+    checked = 0
+    for line in (docs / 'speed.md').read_text(encoding='utf-8').splitlines():
+        if not line.startswith('|') or 'results/cost/' not in line:
+            if line.startswith('|') and 'times' in line:
+                faster = 'faster' in line
+            continue
+        _, size, batch, value, spread, link = (cell.strip() for cell in line.strip('|').split('|'))
+        report = json.loads((docs / link.split('(')[1].rstrip(')')).read_text(encoding='utf-8'))
+        chosen = [p for p in report['points'] if (p['size'], p['batch']) == (int(size), int(batch))]
+        (ratio,) = (point['ratio'] for point in chosen)
+        middle, low, high = ratio['median'], ratio['low'], ratio['high']
+        if faster:
+            middle, low, high = 1 / middle, 1 / high, 1 / low
+        for printed, measured in zip(
+            (value, *spread.split(' to ')), (middle, low, high), strict=True
+        ):
+            assert abs(float(printed) - measured) <= 0.0051, line
+        assert len(report['points'][0]['first']['seconds']) >= 5
+        checked += 1
+    assert checked >= 18
+    builds = json.loads((docs / 'results/cost/startup.json').read_text())['builds']
+    ratios = [row['ratio']['median'] for row in builds]
+    assert f'{min(ratios):.2f} to {max(ratios):.2f} times' in (docs / 'speed.md').read_text()
