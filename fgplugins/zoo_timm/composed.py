@@ -97,7 +97,7 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
 def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
     """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep.
 
-    Behind the network's last normalisation, unless `try_backbone` found that it refuses.
+    Behind the network's last normalisation, unless it refuses, as a probe finds out.
     """
     return backbone.forward_intermediates(
         x,
@@ -117,8 +117,6 @@ def try_backbone(
 ) -> list[Tensor] | None:
     """A backbone's maps (1, C_s, H_s, W_s) of one empty image, of the first size that it takes.
 
-    Some of timm's networks refuse to normalise their maps; ``backbone.normalized_maps`` notes it.
-
     Args:
         backbone: a timm model; it runs as in testing, so that its statistics stay as they are.
         levels: of the maps.
@@ -135,13 +133,11 @@ def try_backbone(
     try:
         for size in sizes:
             x = torch.zeros(1, in_chans, *size, device=weight.device, dtype=weight.dtype)
-            for backbone.normalized_maps in (True, False):
-                try:
-                    with torch.set_grad_enabled(gradients):
-                        return read_maps(backbone, levels, x.requires_grad_(gradients))
-                except (AssertionError, NotImplementedError, RuntimeError, ValueError):
-                    continue
-        backbone.normalized_maps = True
+            try:
+                with torch.set_grad_enabled(gradients):
+                    return read_maps(backbone, levels, x.requires_grad_(gradients))
+            except Exception:  # whatever it is, its own size raises it again in use
+                continue
         return None
     finally:
         backbone.train(training)
@@ -283,7 +279,13 @@ class ComposedModel(nn.Module):
         if not self.fixed_size:
             side = 2 * self.feature_info[-1]['reduction']
             sizes.insert(0, (side, side))
-        maps = try_backbone(self.backbone, self.levels, self.in_chans, sizes, gradients=True)
+        for normalized in (True, False):  # some of timm's networks refuse to
+            self.backbone.normalized_maps = normalized
+            maps = try_backbone(self.backbone, self.levels, self.in_chans, sizes, gradients=True)
+            if maps is not None:
+                break
+        else:
+            self.backbone.normalized_maps = True
         if needs_gradient_path:
             try:
                 if maps is None:
@@ -310,11 +312,8 @@ class ComposedModel(nn.Module):
         stride = self.feature_info[-1]['reduction']
         half = tuple((side + 1) // 2 for side in self.input_size)
         whole_steps = tuple(max(side // stride, 1) * stride for side in half)
-        normalized_maps = self.backbone.normalized_maps
         for size in (half, whole_steps, self.input_size):
-            maps = try_backbone(self.backbone, self.levels, self.in_chans, [size])
-            self.backbone.normalized_maps = normalized_maps
-            if maps is not None:
+            if try_backbone(self.backbone, self.levels, self.in_chans, [size]) is not None:
                 return None if size == half else size
         return None
 
