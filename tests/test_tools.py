@@ -370,7 +370,7 @@ def test_layers_and_memory(in_process: object, tmp_path: Path) -> None:
     counts = json.loads((tmp_path / 'l.json').read_text())
     assert counts['ours']['with_products'] > counts['ours']['layers'] > 0
 
-    sizes = ['--sizes', '128', '256', '512', '--json', 'm.json']
+    sizes = ['--sizes', '384', '512', '640', '--json', 'm.json']
     done = in_process(
         'get_memory', 'clan', '--model-kwargs', 'backbone=resnet10t', 'inner_channels=8', *sizes
     )
