@@ -19,6 +19,7 @@ import fgplugins
 from fgplugins.analysis import benchmark
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.subjects import load_subject
+from fgplugins.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 PAIRS = ['backbone=clutter_cnn', 'in_chans=1', 'num_classes=7', 'widths=(4,4,8,8,8)']
@@ -283,3 +284,25 @@ def test_the_page_repeats_its_files() -> None:
     builds = json.loads((docs / 'results/cost/startup.json').read_text())['builds']
     ratios = [row['ratio']['median'] for row in builds]
     assert f'{min(ratios):.2f} to {max(ratios):.2f} times' in (docs / 'speed.md').read_text()
+
+
+def test_what_comes_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = Path(__file__).parent.parent / 'tools' / 'startup.py'
+    tool = runpy.run_path(str(path), run_name='startup')
+    assert tool['IMPORTS'].index('import timm') < tool['IMPORTS'].index('import fgplugins')
+    monkeypatch.setitem(
+        tool['main'].__globals__, 'time_imports', lambda rounds: {'timm': 4.0, 'fgplugins': 0.1}
+    )
+    out = tmp_path / 'out.json'
+    arguments = ['--presets', 'siou_resnet110', '--rounds', '5', '--json', str(out)]
+    monkeypatch.setattr(sys, 'argv', ['startup.py', *arguments])
+    tool['main']()
+    (row,) = json.loads(out.read_text())['builds']
+    assert row['backbone'] == 'resnet110' and [len(times) for times in row['seconds']] == [5, 5]
+    assert row['ratio']['median'] > 0.5
+    assert 'fgplugins: 0.100 s more' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', ['startup.py', '--presets', 'warn'])
+    with pytest.raises(UserError, match='--presets warn: there are art_resnet50'):
+        tool['main']()
