@@ -414,10 +414,13 @@ def draw_plot(report: dict[str, object], path: str) -> None:
         for row in accuracy:
             axis.plot(row['macs'] / 1e9, row['accuracy'], marker='o', linestyle='')
             place = (row['macs'] / 1e9, row['accuracy'])
-            axis.annotate(row['name'], place, fontsize=8, xytext=(4, 4), textcoords='offset points')
+            axis.annotate(
+                row['name'], place, fontsize=8, ha='center', xytext=(0, 6),
+                textcoords='offset points',
+            )  # fmt: skip
         axis.set_xlabel('multiply-adds of an image (G)')
         axis.set_ylabel('accuracy (%)')
-        axis.margins(0.25)
+        axis.margins(0.3)  # room for the names
     figure.suptitle(report['title'], fontsize=9)
     figure.tight_layout()
     try:

@@ -335,7 +335,8 @@ def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> s
         '',
         f'Made by `{command}`. Every cell is run, none is assumed: the model is built, trained for',
         'one step on two images (each parameter must get a gradient), then gives scores and',
-        'attention maps of one image, on the grids of the maps that the method reads.',
+        'attention maps of one image, on the grids of the maps that the method reads. The images',
+        'are of the size that the column says.',
         '',
     ]
     for zoo, rows in report.items():
