@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+TOOLS = Path(__file__).parent.parent / 'tools'
 
 torch.set_num_threads(2)
 
@@ -23,3 +30,24 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip('set FGPLUGINS_DATA to the folder of real data to run this test')
     return Path(folder)
+
+
+@pytest.fixture
+def run_tool(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> Callable[..., subprocess.CompletedProcess]:
+    """Run a tool in this process, in an empty folder, without the seconds of a start."""
+    # mmengine's logger keeps writing to the first captured stream it met
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+
+    def call(name: str, *arguments: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', [name, *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(TOOLS / f'{name}.py'), run_name='__main__')
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        return subprocess.CompletedProcess(name, code, *capsys.readouterr())
+
+    return call

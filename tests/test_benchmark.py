@@ -28,21 +28,13 @@ QUICK = ['--rounds', '5', '--seconds', '0.001', '--device', 'cpu']
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the tool in this process: its exit code, output and errors."""
+def run(run_tool: Callable) -> Callable[..., tuple[int, str, str]]:
+    """Run the tool: its exit code, output and errors."""
     threads = torch.get_num_threads()
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', ['benchmark', *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools' / 'benchmark.py'), run_name='__main__')
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        return (code, *capsys.readouterr())
+        done = run_tool('benchmark', *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     yield call
     torch.set_num_threads(threads)

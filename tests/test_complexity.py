@@ -329,21 +329,12 @@ def test_what_training_alone_needs_costs_nothing_deployed() -> None:
 
 
 @pytest.fixture
-def get_flops(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> Callable[..., tuple[int, str, str]]:
-    """Run tools/get_flops.py in this process: its exit code, output and errors."""
-    import runpy
+def get_flops(run_tool: Callable) -> Callable[..., tuple[int, str, str]]:
+    """Run tools/get_flops.py: its exit code, output and errors."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', ['get_flops', *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools' / 'get_flops.py'), run_name='__main__')
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        return (code, *capsys.readouterr())
+        done = run_tool('get_flops', *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return call
 

@@ -124,7 +124,7 @@ class TestTraining:
 
 
 def test_pretrained_weights_are_loaded_or_refused(
-    in_process: object, trained: tuple[Path, str], tmp_path: Path
+    run_tool: object, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     """A run's checkpoint or a plain network's weights start the backbone of another."""
     import timm
@@ -144,7 +144,7 @@ def test_pretrained_weights_are_loaded_or_refused(
         for name in (f'{prefix}stages.0.0.weight', f'{prefix}stages.3.2.weight'):
             assert torch.equal(started[name], state[name])
     narrow = ['--cfg-options', 'model.backbone.widths=(8,8,8,8,8)']
-    done = in_process('train', config('gap_cnn_digits'), '--pretrained', good, *narrow)
+    done = run_tool('train', config('gap_cnn_digits'), '--pretrained', good, *narrow)
     assert_one_error(done, 'does not fit the backbone')
 
 
@@ -216,31 +216,6 @@ def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
     assert 'Traceback' not in done.stderr and 'Traceback' not in done.stdout
 
 
-@pytest.fixture
-def in_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> object:
-    """Run a tool in this process, without the seconds of a start."""
-    import logging
-    import runpy
-
-    # mmengine's logger keeps writing to the first captured stream it met
-    monkeypatch.setattr(logging, 'raiseExceptions', False)
-
-    def call(name: str, *arguments: str) -> subprocess.CompletedProcess:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', [name, *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(name, code, out, err)
-
-    return call
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -272,25 +247,25 @@ def in_process(
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )
 def test_mistakes_in_training(
-    in_process: object, tmp_path: Path, arguments: list, message: str
+    run_tool: object, tmp_path: Path, arguments: list, message: str
 ) -> None:
-    done = in_process('train', *arguments)
+    done = run_tool('train', *arguments)
     assert_one_error(done, message)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-def test_checkpoints_that_do_not_fit(in_process: object, trained: tuple[Path, str]) -> None:
+def test_checkpoints_that_do_not_fit(run_tool: object, trained: tuple[Path, str]) -> None:
     good = str(trained[0] / 'work_dirs/warn_cnn_digits/epoch_2.pth')
     small = ['--cfg-options', *SMALL]
     assert_one_error(
-        in_process('test', config('gap_cnn_digits'), good, '--cfg-options',
+        run_tool('test', config('gap_cnn_digits'), good, '--cfg-options',
                    'model.backbone.widths=(8,8,8,8,8)'),
         'does not fit: backbone.timm_model',
     )  # fmt: skip
     garbage = trained[0] / 'garbage.pth'
     garbage.write_bytes(b'not a checkpoint')
     assert_one_error(
-        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
+        run_tool('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
     )
 
     class Evil:
@@ -299,26 +274,26 @@ def test_checkpoints_that_do_not_fit(in_process: object, trained: tuple[Path, st
 
     torch.save({'state_dict': {}, 'meta': Evil()}, garbage)
     assert_one_error(
-        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
+        run_tool('test', config('warn_cnn_digits'), str(garbage), *small), 'cannot be read'
     )
     assert not (trained[0] / 'owned').exists()
 
     other = dict(weights(Path(good)))
     torch.save({'state_dict': {f'x.{k}': v for k, v in other.items()}}, garbage)
     assert_one_error(
-        in_process('test', config('warn_cnn_digits'), str(garbage), *small), 'another model'
+        run_tool('test', config('warn_cnn_digits'), str(garbage), *small), 'another model'
     )
 
 
-def test_counts_of_a_config_and_of_a_timm_model(in_process: object, tmp_path: Path) -> None:
-    done = in_process(
+def test_counts_of_a_config_and_of_a_timm_model(run_tool: object, tmp_path: Path) -> None:
+    done = run_tool(
         'get_flops', config('warn_wrn28_10_cifar100'), '--json', 'a.json', '--depth', '3'
     )
     assert done.returncode == 0, done.stderr
     assert 'parameters: 40.652 M (40,652,084)' in done.stdout
     assert "MACs in the paper's order: 6.296 G" in done.stdout and 'MACs: 5.268 G' in done.stdout
     one = json.loads((tmp_path / 'a.json').read_text())
-    done = in_process(
+    done = run_tool(
         'get_flops', 'warn_wrn28_10', '--model-kwargs', 'num_classes=100', '--json', 'b.json'
     )
     other = json.loads((tmp_path / 'b.json').read_text())
@@ -327,7 +302,7 @@ def test_counts_of_a_config_and_of_a_timm_model(in_process: object, tmp_path: Pa
         one['ours']['modules']['head.method']['macs'] == other['ours']['modules']['method']['macs']
     )
 
-    done = in_process(
+    done = run_tool(
         'get_flops', 'warn', '--model-kwargs', 'backbone=resnet10t', '--shape', '64', '96'
     )
     assert done.returncode == 0 and 'input 3 x 64 x 96' in done.stdout
@@ -358,20 +333,20 @@ def test_counts_of_a_config_and_of_a_timm_model(in_process: object, tmp_path: Pa
     ],
 )
 def test_mistakes_in_other_tools(
-    in_process: object, name: str, arguments: list, message: str
+    run_tool: object, name: str, arguments: list, message: str
 ) -> None:
-    assert_one_error(in_process(name, *arguments), message)
+    assert_one_error(run_tool(name, *arguments), message)
 
 
-def test_layers_and_memory(in_process: object, tmp_path: Path) -> None:
+def test_layers_and_memory(run_tool: object, tmp_path: Path) -> None:
     kwargs = ['--model-kwargs', 'backbone=resnet10t', 'num_classes=3']
-    done = in_process('get_flops', 'clan', *kwargs, '--shape', '64', '--layers', '--json', 'l.json')
+    done = run_tool('get_flops', 'clan', *kwargs, '--shape', '64', '--layers', '--json', 'l.json')
     assert done.returncode == 0 and "by layers, in the paper's order" in done.stdout, done.stderr
     counts = json.loads((tmp_path / 'l.json').read_text())
     assert counts['ours']['with_products'] > counts['ours']['layers'] > 0
 
     sizes = ['--sizes', '384', '512', '640', '--json', 'm.json']
-    done = in_process(
+    done = run_tool(
         'get_memory', 'clan', '--model-kwargs', 'backbone=resnet10t', 'inner_channels=8', *sizes
     )
     assert done.returncode == 0, done.stderr
@@ -385,7 +360,7 @@ def test_layers_and_memory(in_process: object, tmp_path: Path) -> None:
     assert rows[2]['paper'] > 2 * rows[2]['ours']
 
 
-def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> None:
+def test_a_query_changes_what_att2_shows(run_tool: object, tmp_path: Path) -> None:
     import timm
 
     kwargs = {'backbone': 'clutter_cnn', 'in_chans': 1, 'num_classes': 3, 'compat': 'dp'}
@@ -397,7 +372,7 @@ def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> 
     pictures = {}
     for name, query in (('own', []), ('same', ['x.png']), ('other', ['y.png'])):
         asked = ['--query', *query] if query else []
-        done = in_process('show_attention', 'att2', *arguments, *asked, '--out', f'{name}.png')
+        done = run_tool('show_attention', 'att2', *arguments, *asked, '--out', f'{name}.png')
         assert done.returncode == 0, done.stderr
         pictures[name] = np.asarray(Image.open(tmp_path / f'{name}.png'))
     assert np.array_equal(pictures['own'], pictures['same'])
@@ -406,7 +381,7 @@ def test_a_query_changes_what_att2_shows(in_process: object, tmp_path: Path) -> 
     torch.save(
         timm.create_model('gap', **{**kwargs, 'compat': None}).state_dict(), tmp_path / 'a.pth'
     )
-    done = in_process('show_attention', 'gap', *arguments[:-1], '--query', 'y.png')
+    done = run_tool('show_attention', 'gap', *arguments[:-1], '--query', 'y.png')
     assert_one_error(done, '--query: GAP does not take a query')
 
 
@@ -455,11 +430,11 @@ class TestTesting:
         mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
         return torch.from_numpy((image - mean) / std).permute(2, 0, 1)[None].float()
 
-    def test_terms_and_json(self, in_process: object, tmp_path: Path) -> None:
+    def test_terms_and_json(self, run_tool: object, tmp_path: Path) -> None:
         self.model('gap_cnn_digits', tmp_path / 'a.pth')
         few = ['--cfg-options', 'test_dataloader.dataset.num_images=60',
                'test_dataloader.batch_size=25']  # fmt: skip
-        done = in_process('test', 'gap_cnn_digits', 'a.pth', '--terms', '--json', 'r.json', *few)
+        done = run_tool('test', 'gap_cnn_digits', 'a.pth', '--terms', '--json', 'r.json', *few)
         assert done.returncode == 0, done.stderr
         report = json.loads((tmp_path / 'r.json').read_text())
         assert report['config'] == 'gap_cnn_digits' and report['views'] == 'one'
@@ -468,20 +443,20 @@ class TestTesting:
         assert f'loss_ce: {report["terms"]["loss_ce"]:.4f}' in done.stdout
         one = report['metrics']['accuracy/top1']
 
-        done = in_process('test', 'gap_cnn_digits', 'a.pth', '--tta', '--json', 'r.json', *few)
+        done = run_tool('test', 'gap_cnn_digits', 'a.pth', '--tta', '--json', 'r.json', *few)
         assert done.returncode == 0, done.stderr
         report = json.loads((tmp_path / 'r.json').read_text())
         assert report['views'] == 'tta' and report['terms'] == {}
         assert f'accuracy/top1: {report["metrics"]["accuracy/top1"]:.2f}' in done.stdout
-        done = in_process('test', 'gap_cnn_digits', 'a.pth', *few)
+        done = run_tool('test', 'gap_cnn_digits', 'a.pth', *few)
         assert f'accuracy/top1: {one:.2f}' in done.stdout
 
-    def test_ten_crops_are_averaged(self, in_process: object, tmp_path: Path) -> None:
+    def test_ten_crops_are_averaged(self, run_tool: object, tmp_path: Path) -> None:
         from torchvision.transforms.functional import ten_crop
 
         birds = self.folder(tmp_path / 'birds', ('train', 'val'))
         model = self.model('siou_r18_imagenet', tmp_path / 'a.pth', **self.NARROW)
-        done = in_process(
+        done = run_tool(
             'test', 'siou_r18_imagenet', 'a.pth', '--tta', '--out', 'a.pkl', '--data-root', 'birds',
             '--cfg-options', 'test_dataloader.dataset.metainfo.classes=[finch,robin,wren]',
             'test_evaluator.topk=(1,)', 'test_dataloader.num_workers=0',
@@ -497,7 +472,7 @@ class TestTesting:
             torch.testing.assert_close(sample['pred_score'], scores, rtol=0, atol=0.01)
             assert str(birds) in str(Path(sample['img_path']).absolute())
 
-    def test_whole_images_and_deployed_weights(self, in_process: object, tmp_path: Path) -> None:
+    def test_whole_images_and_deployed_weights(self, run_tool: object, tmp_path: Path) -> None:
         """Images of three sizes, each classified at every position; also without N_ar's weights."""
         self.folder(tmp_path / 'birds', ('train', 'test'))
         model = self.model('art_r50_cub', tmp_path / 'whole.pth', **self.NARROW)
@@ -508,7 +483,7 @@ class TestTesting:
             'test_dataloader.num_workers=0', *(f'{k}={v}' for k, v in self.NARROW.items()),
         )  # fmt: skip
         for checkpoint in ('whole.pth', 'deployed.pth'):
-            done = in_process('test', 'art_r50_cub', checkpoint, *arguments)
+            done = run_tool('test', 'art_r50_cub', checkpoint, *arguments)
             assert done.returncode == 0, done.stderr
             found = pickle.loads((tmp_path / 'a.pkl').read_bytes())
             assert len({tuple(sample['img_shape']) for sample in found}) == 3
@@ -520,7 +495,7 @@ class TestTesting:
                 scores = dense.mean(dim=0).softmax(dim=0)
                 torch.testing.assert_close(sample['pred_score'], scores, rtol=0, atol=0.01)
 
-    def test_several_classes_an_image(self, in_process: object, tmp_path: Path) -> None:
+    def test_several_classes_an_image(self, run_tool: object, tmp_path: Path) -> None:
         """VOC's layout, trained for an epoch and tested: mAP, AUC and the terms."""
         labels = {'a': ['cat', 'dog'], 'b': ['cat'], 'c': ['bus'], 'd': ['dog', 'bus'], 'e': []}
         voc = tmp_path / 'voc'
@@ -542,7 +517,7 @@ class TestTesting:
         assert done.returncode == 0, done.stderr[-2000:]
         assert 'multi-label/mAP on the test data after the last epoch (1): ' in done.stdout
         assert 'left out; the other 3 of 20 classes count' in done.stdout
-        done = in_process(
+        done = run_tool(
             'test', 'siou_r18_voc2012', 'work_dirs/siou_r18_voc2012/epoch_1.pth', '--terms',
             '--json', 'r.json', *few, 'test_dataloader.num_workers=0',
         )  # fmt: skip
@@ -569,8 +544,8 @@ def test_without_mmpretrain_the_extra_is_named(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize('name', ['train', 'test', 'get_flops', 'get_memory', 'show_attention'])
-def test_help(in_process: object, name: str) -> None:
-    done = in_process(name, '--help')
+def test_help(run_tool: object, name: str) -> None:
+    done = run_tool(name, '--help')
     assert done.returncode == 0 and 'python tools/' in done.stdout
 
 
@@ -591,7 +566,7 @@ class TestTrainingOnly:
         Image.fromarray(pixels).save(folder / 'x.png')
         return ['--model-kwargs', *(f'{k}={v}' for k, v in self.KWARGS.items())]
 
-    def test_pictures(self, in_process: object, tmp_path: Path) -> None:
+    def test_pictures(self, run_tool: object, tmp_path: Path) -> None:
         pictures = {}
         for name, method, asked in (
             ('rival', 'siou', []),
@@ -605,7 +580,7 @@ class TestTrainingOnly:
                 (tmp_path / 'other').mkdir()
                 (tmp_path / 'a.pth').rename(tmp_path / 'other' / 'a.pth')
                 arguments = self.model('siou', tmp_path)
-            done = in_process(
+            done = run_tool(
                 'show_attention', method, 'a.pth', 'x.png', *asked, *arguments,
                 '--out', f'{name}.png',
             )  # fmt: skip
@@ -616,7 +591,7 @@ class TestTrainingOnly:
         widths = {name: round(picture.shape[1] / 144) for name, picture in pictures.items()}
         assert widths == {'rival': 5, 'classes': 7, 'versus': 9, 'views': 3}
 
-    def test_mistakes(self, in_process: object, tmp_path: Path) -> None:
+    def test_mistakes(self, run_tool: object, tmp_path: Path) -> None:
         arguments = self.model('siou', tmp_path)
         show = ['show_attention', 'siou', 'a.pth', 'x.png']
         for asked, message in (
@@ -624,20 +599,20 @@ class TestTrainingOnly:
             (['--classes', '3'], "--classes '3': neither the name of a class nor a number below 3"),
             (['--views', '--classes', '1'], '--views is shown alone'),
         ):
-            assert_one_error(in_process(*show, *asked, *arguments), message)
+            assert_one_error(run_tool(*show, *asked, *arguments), message)
         assert_one_error(
-            in_process('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pt'), 'must end in .pth'
+            run_tool('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pt'), 'must end in .pth'
         )
         assert_one_error(
-            in_process('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pth'), 'checkpoint itself'
+            run_tool('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pth'), 'checkpoint itself'
         )
-        assert_one_error(in_process('deploy', 'resnet10t', 'a.pth'), 'Missing key')
+        assert_one_error(run_tool('deploy', 'resnet10t', 'a.pth'), 'Missing key')
 
     @pytest.mark.parametrize('method', ['siou', 'art', 'warn'])
-    def test_deploying_a_timm_model(self, in_process: object, method: str, tmp_path: Path) -> None:
+    def test_deploying_a_timm_model(self, run_tool: object, method: str, tmp_path: Path) -> None:
         import timm
 
-        done = in_process('deploy', method, 'a.pth', *self.model(method, tmp_path))
+        done = run_tool('deploy', method, 'a.pth', *self.model(method, tmp_path))
         assert done.returncode == 0, done.stderr
         content = torch.load(tmp_path / 'a_deployed.pth', weights_only=True)
         assert content['arch'] == ('warn' if method == 'warn' else 'clutter_cnn')
@@ -653,7 +628,7 @@ class TestTrainingOnly:
             assert torch.equal(plain(x), trained(x))
 
     @pytest.mark.parametrize('method', ['siou', 'art'])
-    def test_deploying_a_config(self, in_process: object, method: str, tmp_path: Path) -> None:
+    def test_deploying_a_config(self, run_tool: object, method: str, tmp_path: Path) -> None:
         """The written config and weights test like the trained ones, without the second network."""
         from mmengine.config import Config
 
@@ -665,7 +640,7 @@ class TestTrainingOnly:
         cfg.merge_from_dict({'model.backbone.depth': 8})
         trained = running.check_model(cfg)
         torch.save({'state_dict': trained.state_dict()}, tmp_path / 'a.pth')
-        done = in_process('deploy', name, 'a.pth', '--cfg-options', *small)
+        done = run_tool('deploy', name, 'a.pth', '--cfg-options', *small)
         assert done.returncode == 0, done.stderr
         shipped = Config.fromfile(tmp_path / 'a_deployed.py')
         assert shipped.model.type == 'ImageClassifier'
@@ -685,7 +660,7 @@ class TestTrainingOnly:
         printed = []
         for model, weights in ((name, 'a.pth'), ('a_deployed.py', 'a_deployed.pth')):
             options = small if model == name else []
-            done = in_process(
+            done = run_tool(
                 'test', model, weights, '--data-root', 'data',
                 *(['--cfg-options', *options] if options else []),
             )  # fmt: skip
