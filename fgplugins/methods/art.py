@@ -209,7 +209,7 @@ class AttentionRegularization(Regularizer):
             both = torch.cat(self.views(images, matrix))
         f = self.classifier(second(both)[-1].mean(dim=(2, 3)))
         attention, redundancy = f.chunk(2)
-        terms = {
+        terms = {  # of Eq. 9
             'ce_attention': F.cross_entropy(attention, target),
             'contrastive': contrastive_reinforcement(
                 attention, redundancy, self.margin, self.normalize

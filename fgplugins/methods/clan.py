@@ -161,14 +161,12 @@ class ContextAttention(nn.Module):
 
         theta is A_theta L + up(t_theta), phi is alike, k is W_k L + b_k; no map is made of them.
         """
-        A = torch.cat([self.theta.weight, self.phi.weight])
-        b = torch.cat([self.theta.bias, self.phi.bias])
+        A, b = self._theta_phi()
         if self.W_l is None:
             t = b.view(1, -1, 1, 1).expand(L.shape[0], -1, 1, 1)  # a map of one position
             A = A.flatten(1)
         else:
-            top = pointwise(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
-            t = pointwise(top, A, b)
+            t = pointwise(self._top(L_N), A, b)
             A = A.flatten(1) @ self.W_l.weight.flatten(1)
         A_theta, A_phi = A.chunk(2)  # (C_int, C)
         t_theta, t_phi = t.chunk(2, dim=1)  # (N, C_int, h, w)
@@ -188,17 +186,24 @@ class ContextAttention(nn.Module):
         one = torch.eye(L.shape[1], device=L.device, dtype=L.dtype)
         return torch.baddbmm(y, W_y_phi_k @ A_theta + one, x).view_as(L)  # Eqs. 1 to 3, 7
 
+    def _theta_phi(self) -> tuple[Tensor, Tensor]:
+        """Weights (2 C_int, C_s, 1, 1) and biases (2 C_int,) of theta and phi, as one layer."""
+        weight = torch.cat([self.theta.weight, self.phi.weight])
+        return weight, torch.cat([self.theta.bias, self.phi.bias])
+
+    def _top(self, L_N: Tensor) -> Tensor:
+        """What up() is applied to in Eq. 1 (N, C_s, h, w): W_g L^N, with both biases."""
+        return pointwise(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
+
     def _embed(self, L: Tensor, L_N: Tensor) -> tuple[Tensor, Tensor]:
         """theta(l^) and phi(l^); l^ itself twice for the plain Gaussian."""
         if self.W_l is None:
             return self.theta(L), self.phi(L)
-        # before the up-sampling
-        top = pointwise(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
+        top = self._top(L_N)
         if self.theta is None:
             fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
             return fused, fused
-        weight = torch.cat([self.theta.weight, self.phi.weight])
-        bias = torch.cat([self.theta.bias, self.phi.bias])
+        weight, bias = self._theta_phi()
         # folding multiplies by W_l for every row of theta and phi, the printed order for every
         # position of the batch; a graph that is to serve any batch folds
         positions = L.shape[0] * L.shape[2] * L.shape[3]
@@ -358,7 +363,8 @@ class BranchClassifiers(nn.Module):
 
     def loss(self, scores: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of every branch (Eqs. 12 to 14), whichever of them predict."""
-        return {f'ce_{name}': F.cross_entropy(s, target) for name, s in scores.items()}
+        terms = {name: F.cross_entropy(s, target) for name, s in scores.items()}  # Eqs. 12 to 14
+        return {f'ce_{name}': term for name, term in terms.items()}
 
 
 @register_method('clan')
