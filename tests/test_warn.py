@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.warn import WARN, mask_diversity, masked_patches
+from fgplugins.methods.warn import WARN, mask_diversity, masked_patches, weight_rows
 
 
 def loop_convolution(weight: Tensor, Z: Tensor, x: int, y: int) -> float:
@@ -54,7 +55,7 @@ def loop_warn(model: WARN, features: list[Tensor]) -> tuple[Tensor, list[Tensor]
                 o_k = []
                 for label in range(Y):
                     O_k = [
-                        loop_convolution(module.W_O.weight[k * Y + label], Z, *x) for x in positions
+                        loop_convolution(module.W_O.weight[label * K + k], Z, *x) for x in positions
                     ]  # Eq. 2
                     o_k.append(sum(h * s for h, s in zip(weight, O_k, strict=True)))  # Eq. 3
                 o.append(o_k)
@@ -203,14 +204,28 @@ def test_base_grad_scales_what_attention_sends_back(base_grad: float) -> None:
 def test_masked_patches_against_loops() -> None:
     H = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     Z = torch.randn(2, 2, 4, 5, dtype=torch.float64)
-    P = masked_patches(H, Z, 3).view(2, 3, 2, 3, 3)
+    P = masked_patches(H, Z, 3).view(2, 3, 3, 3, 2)
     for n, k, c, i, j in itertools.product(range(2), range(3), range(2), range(3), range(3)):
         total = 0.0
         for x, y in itertools.product(range(4), range(5)):
             row, column = x + i - 1, y + j - 1
             if 0 <= row < 4 and 0 <= column < 5:
                 total += float(H[n, k, x, y]) * float(Z[n, c, row, column])
-        assert float(P[n, k, c, i, j]) == pytest.approx(total, abs=1e-12)
+        assert float(P[n, k, i, j, c]) == pytest.approx(total, abs=1e-12)
+
+
+def test_weights_stay_in_the_layout_they_are_read_in() -> None:
+    """Reading W_O as a matrix copies nothing, nor does its gradient have to be laid out anew."""
+    model, features = small()
+    other = WARN([3, 4], num_classes=3, heads=2)
+    other.load_state_dict(copy.deepcopy(model).float().state_dict())
+    other = copy.deepcopy(other).to(torch.float64)
+    other(features).square().sum().backward()
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    for module in other.attention_modules:
+        for layer in (module.W_H, module.W_O, module.W_g):
+            assert weight_rows(layer).data_ptr() == layer.weight.data_ptr()
+            assert layer.weight.grad.stride() == layer.weight.stride()
 
 
 def test_diversity() -> None:

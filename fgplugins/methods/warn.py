@@ -57,7 +57,22 @@ from fgplugins.methods.base import (
     scale_gradient,
 )
 
-__all__ = ['WARN', 'AttentionModule', 'correlate', 'mask_diversity', 'masked_patches']
+__all__ = [
+    'WARN',
+    'AttentionModule',
+    'correlate',
+    'mask_diversity',
+    'masked_patches',
+    'weight_rows',
+]
+
+
+def weight_rows(layer: nn.Conv2d) -> Tensor:
+    """A convolution's weights, a row for each output: (out, d * d * C), channels innermost.
+
+    In the memory format channels_last, which the modules here have, it is a view.
+    """
+    return layer.weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
@@ -69,12 +84,13 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
         size: odd side of the kernel.
 
     Returns:
-        (N, K, C * size * size), ordered as the weights of a convolution are.
+        (N, K, size * size * C), ordered as `weight_rows` orders a convolution's weights.
     """
     # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move; unfolding moves by -d
-    moved = F.unfold(H, size, padding=size // 2)  # (N, K size * size, H W)
-    P = Z.flatten(2) @ moved.transpose(1, 2)  # (N, C, K size * size)
-    return P.unflatten(2, (-1, size * size)).flip(3).transpose(1, 2).flatten(2)
+    moved = F.unfold(H, size, padding=size // 2)  # (N, K d d, H W)
+    moved = moved.unflatten(1, (-1, size * size)).flip(2).flatten(1, 2)
+    P = torch.bmm(moved, Z.flatten(2).transpose(1, 2))  # (N, K d d, C)
+    return P.unflatten(1, (-1, size * size)).flatten(2)
 
 
 def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -84,8 +100,11 @@ def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
     onto each other: few output channels leave most of a convolution's vector registers empty.
     """
     size = layer.kernel_size[0]
-    kernels = layer.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (K d d, C)
-    return F.fold(kernels @ Z.flatten(2), Z.shape[2:], size, padding=size // 2)
+    kernels = weight_rows(layer).reshape(-1, Z.shape[1])  # (K d d, C)
+    products = torch.bmm(kernels.expand(Z.shape[0], -1, -1), Z.flatten(2))  # (N, K d d, H W)
+    # folding moves by d where a convolution moves by -d
+    products = products.unflatten(1, (-1, size * size)).flip(2).flatten(1, 2)
+    return F.fold(products, Z.shape[2:], size, padding=size // 2)
 
 
 def mask_diversity(H: Tensor) -> Tensor:
@@ -133,10 +152,10 @@ class AttentionModule(nn.Module):
                 in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
             )
             nn.init.kaiming_normal_(layer.weight)
-            return layer
+            return layer.to(memory_format=torch.channels_last)  # see weight_rows
 
         self.W_H = convolution(heads)
-        self.W_O = convolution(heads * num_classes)
+        self.W_O = convolution(num_classes * heads)  # class by class
         self.W_g = convolution(heads) if gates else None
 
     def masks(self, Z: Tensor) -> Tensor:
@@ -154,28 +173,24 @@ class AttentionModule(nn.Module):
 
     def forward(self, Z: Tensor, H: Tensor) -> Tensor:
         """The level's hypothesis o (N, Y), of its map Z (N, C, H, W) and masks H (N, K, H, W)."""
-        K, Y = self.heads, self.num_classes
-        P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, C d)
-        # head by head: a batched product would give W_O's gradient transposed, to be copied
-        W_O = self.W_O.weight.reshape(K, Y, -1)  # a view, but in channels_last
-        o = torch.stack(
-            [F.linear(p, w) for p, w in zip(P.unbind(1), W_O.unbind(0), strict=True)], dim=1
-        )  # Eqs. 2, 3
+        P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, d C)
         if self.W_g is None:
-            return o.mean(dim=1)
-        gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
-        return (gH.unsqueeze(2) * o).sum(dim=1)  # Eq. 4
+            gH = P.new_full((1, self.heads), 1 / self.heads)
+        else:
+            gH = (P * weight_rows(self.W_g)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
+        # the gates enter before W_O, which then sums over the heads: Eqs. 2 to 4 are one product
+        W_O = weight_rows(self.W_O).reshape(self.num_classes, -1)  # (Y, K d C)
+        return F.linear((gH.unsqueeze(2) * P).flatten(1), W_O)  # Eqs. 2, 3, 4
 
     def forward_paper(self, Z: Tensor, H: Tensor) -> Tensor:
         """`forward` in the order the paper prints: project at every position, then average."""
-        K, Y = self.heads, self.num_classes
         H = self.weights(H)
-        O = self.W_O(Z).unflatten(1, (K, Y))  # Eq. 2  # noqa: E741
-        o = (H.unsqueeze(2) * O).sum(dim=(3, 4))  # Eq. 3
+        O = self.W_O(Z).unflatten(1, (-1, self.heads))  # Eq. 2: (N, Y, K, H, W)  # noqa: E741
+        o = (H.unsqueeze(1) * O).sum(dim=(3, 4))  # Eq. 3: (N, Y, K)
         if self.W_g is None:
-            return o.mean(dim=1)
+            return o.mean(dim=2)
         gH = (self.W_g(Z) * H).sum(dim=(2, 3)).tanh().softmax(dim=1)  # Eq. 5
-        return (gH.unsqueeze(2) * o).sum(dim=1)  # Eq. 4
+        return (gH.unsqueeze(1) * o).sum(dim=2)  # Eq. 4
 
 
 @register_method('warn')
