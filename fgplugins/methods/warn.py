@@ -86,11 +86,11 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
     Returns:
         (N, K, size * size * C), ordered as `weight_rows` orders a convolution's weights.
     """
+    N, K, _, _ = H.shape
     # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move; unfolding moves by -d
-    moved = F.unfold(H, size, padding=size // 2)  # (N, K d d, H W)
-    moved = moved.unflatten(1, (-1, size * size)).flip(2).flatten(1, 2)
-    P = torch.bmm(moved, Z.flatten(2).transpose(1, 2))  # (N, K d d, C)
-    return P.unflatten(1, (-1, size * size)).flatten(2)
+    moved = F.unfold(H, size, padding=size // 2).view(N, K, size * size, -1).flip(2)
+    P = torch.bmm(moved.view(N, K * size * size, -1), Z.flatten(2).transpose(1, 2))
+    return P.view(N, K, -1)
 
 
 def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -99,12 +99,13 @@ def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
     Every position is multiplied as in one matrix product, then the d x d small results are moved
     onto each other: few output channels leave most of a convolution's vector registers empty.
     """
-    size = layer.kernel_size[0]
-    kernels = weight_rows(layer).reshape(-1, Z.shape[1])  # (K d d, C)
-    products = torch.bmm(kernels.expand(Z.shape[0], -1, -1), Z.flatten(2))  # (N, K d d, H W)
+    N, C, H, W = Z.shape
+    K, size = layer.out_channels, layer.kernel_size[0]
+    kernels = weight_rows(layer).reshape(K * size * size, C).expand(N, -1, -1)
+    products = torch.bmm(kernels, Z.flatten(2))  # (N, K d d, H W)
     # folding moves by d where a convolution moves by -d
-    products = products.unflatten(1, (-1, size * size)).flip(2).flatten(1, 2)
-    return F.fold(products, Z.shape[2:], size, padding=size // 2)
+    products = products.view(N, K, size * size, H * W).flip(2).view_as(products)
+    return F.fold(products, (H, W), size, padding=size // 2)
 
 
 def mask_diversity(H: Tensor) -> Tensor:
