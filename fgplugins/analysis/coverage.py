@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 CLASSES = 5
+LARGE = 150_000_000  # parameters from which on activations are recomputed, to run in 16 GB
 
 
 @dataclass
@@ -190,6 +191,8 @@ def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
         model = timm.create_model(
             method, backbone=subject.model, num_classes=CLASSES, taps=cell.taps
         )
+        if subject.parameters >= LARGE:
+            model.set_grad_checkpointing()
         step = LossStep(model)
         C, (H, W) = model.in_chans, model.input_size
         sizes = [(H, W)]
@@ -336,7 +339,8 @@ def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> s
         f'Made by `{command}`. Every cell is run, none is assumed: the model is built, trained for',
         'one step on two images (each parameter must get a gradient), then gives scores and',
         'attention maps of one image, on the grids of the maps that the method reads. The images',
-        'are of the size that the column says.',
+        'are of the size that the column says. Networks of timm with at least',
+        f'{LARGE / 1e6:.0f} M parameters recompute their activations in the backward pass.',
         '',
     ]
     for zoo, rows in report.items():
