@@ -31,11 +31,14 @@ def _owner(cls: type[Method]) -> str:
 
 
 def _maps(taps: int, N: int) -> list[Tensor]:
-    """Maps as a backbone gives them: each computed from the one before, smaller, not square."""
+    """Maps as a backbone gives them: each computed from the one before, smaller, not square.
+
+    Of both signs, as many backbones' are.
+    """
     x = torch.randn(N, CHANNELS, 3 << taps, 2 << taps, requires_grad=True)
     maps = []
     for _ in range(taps):
-        x = F.avg_pool2d(x, 2).roll(1, dims=1).sigmoid() + 0.1 * torch.rand(1)
+        x = F.avg_pool2d(x, 2).roll(1, dims=1).tanh()
         maps.append(x)
     return maps
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from fgplugins.errors import UserError
 
-__all__ = ['main_guard', 'need_mmpretrain', 'one_line']
+__all__ = ['check_outputs', 'main_guard', 'need_mmpretrain', 'one_line']
 
 
 def one_line(error: BaseException) -> str:
@@ -18,6 +20,24 @@ def one_line(error: BaseException) -> str:
         text = text.rstrip().split('UserError: ')[-1]
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return ' '.join(lines) if lines else type(error).__name__
+
+
+def check_outputs(args: argparse.Namespace, *options: str) -> None:
+    """Refuse files to write that cannot be, before the work that fills them.
+
+    Args:
+        args: of the command line.
+        options: names of those that name a file, without dashes.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for option in options:
+        path = getattr(args, option)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UserError(f'--{option} {path}: there is no folder {Path(path).parent}')
+        if path and Path(path).is_dir():
+            raise UserError(f'--{option} {path}: is a folder')
 
 
 def need_mmpretrain() -> None:

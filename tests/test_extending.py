@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -135,6 +136,11 @@ class OneMask(GAP):
         return super().attention(features)[0]
 
 
+class SignedMasks(GAP):
+    def attention(self, features: list[Tensor]) -> list[Tensor]:
+        return [f.mean(dim=1, keepdim=True) for f in features]
+
+
 class LossNotNamed(GAP):
     def loss(self, features: list[Tensor], target: Tensor) -> dict[str, Tensor]:
         return super().loss(features, target)['ce']
@@ -201,6 +207,7 @@ class HardTargetsOnly(GAP):
 WRONG_RETURNS = [
     (ScoresAsMap, r'forward gives a tensor of shape \(2, 64, .* must give scores of shape'),
     (OneMask, r'attention gives a tensor .* must give a list of one stack of masks'),
+    (SignedMasks, r'attention gives masks that are negative or not numbers'),
     (LossNotNamed, r'loss gives a tensor of shape \(\), it must give a dict of named scalar'),
     (LossOfEachImage, r"loss gives a dict {'ce': a tensor of shape \(2,\)}"),
     (NeedsMore, r'cannot be built from .* everything else by default: TypeError: .*width'),
@@ -270,6 +277,24 @@ def test_a_name_that_timm_has_is_reported_with_its_owner() -> None:
     ):
         register_method('resnet50')(Sound)
     assert 'resnet50' not in list_methods()
+
+
+def test_a_class_name_that_another_method_has_is_reported() -> None:
+    """Both would be the same head in MMPretrain."""
+    namesake = type('WARN', (Sound,), {'__module__': 'birds.attention'})
+    message = 'birds.attention.WARN would be the MMPretrain head WARNHead, as fgplugins.methods'
+    with pytest.raises(ValueError, match=message):
+        register_method('namesake')(namesake)
+    assert 'namesake' not in list_methods()
+
+
+def test_a_head_name_that_the_zoo_has_costs_that_head_alone(registered: list[str]) -> None:
+    pytest.importorskip('fgplugins.zoo_mmpretrain')
+    registered.append('namesake')
+    namesake = type('Cls', (Sound,), {'__module__': 'birds.attention'})
+    with pytest.warns(UserWarning, match="'namesake' of birds.attention has no MMPretrain head"):
+        register_method('namesake')(namesake)
+    assert timm.is_model('namesake')
 
 
 def test_a_sound_method_is_taken(registered: list[str]) -> None:

@@ -208,14 +208,21 @@ def test_arguments_reach_the_method_or_the_backbone() -> None:
     assert [info['reduction'] for info in chosen.feature_info] == [4, 32]
     named = timm.create_model('att2_vgg', levels=(0, 2))  # in place of the preset's own
     assert [info['num_chs'] for info in named.feature_info] == [256, 512]
-    with pytest.raises(TypeError, match='headz'):
+    with pytest.raises(TypeError, match="neither takes 'headz'; did you mean heads"):
         timm.create_model('warn', backbone='resnet10t', headz=3)
+    with pytest.raises(FileNotFoundError, match="='none\\.pth' is not a file"):
+        timm.create_model('warn', backbone='resnet10t', backbone_checkpoint='none.pth')
+    with pytest.raises(ValueError, match='num_classes=0 has no warn, nor attention'):
+        empty = timm.create_model('warn', backbone='resnet10t', num_classes=0)
+        empty.attention_maps(torch.randn(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
         ({'backbone': 'resnet5000'}, "'resnet5000' is not a timm model"),
+        ({'backbone': 'resnet19'}, 'did you mean resnet18 or'),
+        ({'backbone': 'clan'}, "'clan' has a method on top already: give 'resnet50'"),
         ({'backbone': 'resnet10t', 'taps': 9}, 'taps=9'),
         ({'backbone': 'resnet10t', 'levels': (7,)}, r'levels=\[7\]'),
         ({'backbone': 'resnet10t', 'levels': (1,), 'taps': 1}, 'give one of them'),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -236,6 +239,8 @@ def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
             'set in_channels=[16, 32, 64, 128]',
         ),
         (['warn_cnn_digits', '--cfg-options', 'model.head.headz=2'], "argument 'headz'"),
+        (['warn_cnn_digits', '--cfg-options', 'heads'], "--cfg-options 'heads': must read KEY"),
+        (['warn_cnn_digits', '--cfg-options', 'modell.a=2'], "no 'modell'; did you mean model?"),
         (['warn_cnn_digits', '--cfg-options', 'model.head.num_classes=7'], 'data have 10 classes'),
         (['warn_cnn_digits', '--resume', 'none.pth'], "checkpoint 'none.pth' is not a file"),
         (['warn_cnn_digits', '--launcher', 'pytorch'], 'torchrun --nproc-per-node 2'),
@@ -252,6 +257,37 @@ def test_mistakes_in_training(
     done = run_tool('train', *arguments)
     assert_one_error(done, message)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_settings_of_the_loop_and_the_optimizer_are_named(
+    run_tool: object, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    for setting, message in (
+        ('train_cfg.max_epoch=1', 'error: train_cfg: EpochBasedTrainLoop.__init__() got an'),
+        ('optim_wrapper.optimizer.lrr=1', 'error: optim_wrapper: '),
+    ):
+        done = run_tool(
+            'train', config('warn_cnn_digits'), '--work-dir', str(tmp_path / 'run'),
+            '--cfg-options', *SMALL, setting,
+        )  # fmt: skip
+        assert_one_error(done, message)
+
+
+def test_a_schedule_for_other_epochs_is_told() -> None:
+    from fgplugins.zoo_mmpretrain import running
+
+    def told(**overrides: object) -> str:
+        args = argparse.Namespace(
+            config='warn_mobilenetv2_cub', cfg_options=overrides, work_dir=None, data_root=None
+        )
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            running.load_config(args)
+        return out.getvalue()
+
+    said = told(**{'train_cfg.max_epochs': 9})
+    assert 'falls over 6 epochs: add param_scheduler.T_max=9' in said
+    assert not told(**{'train_cfg.max_epochs': 6})
+    assert not told(**{'train_cfg.max_epochs': 9, 'param_scheduler.T_max': 9})
 
 
 def test_checkpoints_that_do_not_fit(run_tool: object, trained: tuple[Path, str]) -> None:
@@ -311,7 +347,13 @@ def test_counts_of_a_config_and_of_a_timm_model(run_tool: object, tmp_path: Path
 @pytest.mark.parametrize(
     ('name', 'arguments', 'message'),
     [
-        ('get_flops', ['resnet5000'], "config 'resnet5000' is not a file"),
+        ('get_flops', ['warm'], "'warm' is neither a config (a file, or one of configs/), nor"),
+        ('get_flops', ['warn_wrn28', '--model-kwargs', 'a=1'], 'did you mean warn_wrn28_10 or'),
+        ('get_flops', ['warn', '--out', 'no/a.md'], '--out no/a.md: there is no folder no'),
+        ('get_flops', ['warn', '--json', '.'], '--json .: is a folder'),
+        ('benchmark', ['warn', '--plot', 'no/a.png'], '--plot no/a.png: there is no folder no'),
+        ('show_attention', ['warn', 'a', 'b', '--out', 'no/a.png'], 'there is no folder no'),
+        ('deploy', ['siou', 'a.pth'], "checkpoint 'a.pth' is not a file"),
         ('get_flops', ['warn', '--model-kwargs', 'backbone'], 'must read KEY=VALUE'),
         (
             'get_flops',

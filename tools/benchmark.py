@@ -31,7 +31,7 @@ from fgplugins.analysis.subjects import (
     timm_name,
 )
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
@@ -213,6 +213,7 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, object]]:
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'json', 'plot')
     setup = Setup(
         mode=args.mode,
         device=check_device(args.device),

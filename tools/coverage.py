@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fgplugins.analysis import coverage
 from fgplugins.analysis.coverage import Subject
-from fgplugins.cli import main_guard, need_mmpretrain
+from fgplugins.cli import check_outputs, main_guard, need_mmpretrain
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
 
@@ -197,6 +197,7 @@ def run_cell(zoo: str, subject: Subject, method: str, side: int) -> coverage.Cel
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'markdown')
     out, methods = Path(args.out), args.methods or list_methods()
     report = coverage.load(out)
     warnings.filterwarnings('ignore')

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from fgplugins.analysis.loading import add_model_arguments, load_model
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
 
 
@@ -30,6 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'out')
     source = Path(args.checkpoint)
     name = source.name.removesuffix('.tar').removesuffix(source.suffix).removesuffix('.pth')
     out = Path(args.out) if args.out else source.with_name(f'{name}_deployed.pth')
@@ -37,8 +38,6 @@ def main() -> None:
         raise UserError(f'--out {out}: must end in .pth')
     if out.resolve() == source.resolve():
         raise UserError(f'--out {out} is the checkpoint itself')
-    if not out.parent.is_dir():
-        raise UserError(f'--out {out}: the folder {out.parent} is not there')
     loaded = load_model(args.model, args.checkpoint, args.model_kwargs, args.cfg_options)
     if loaded.config is None:
         from fgplugins.zoo_timm import ComposedModel
@@ -62,10 +61,10 @@ def main() -> None:
         content = {'meta': meta, 'state_dict': model.state_dict()}
         config = out.with_suffix('.py')
         shipped.dump(config)
-        use = f'python tools/test.py {config} {out}'
+        use = f'python tools/test.py {config} {out} --data-root <folder of the data>'
     torch.save(content, out)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f'{type(model).__name__}, {parameters:,} parameters: {out}')
+    print(f'{type(model).__name__}, {parameters:,} parameters, scores equal bit for bit: {out}')
     print(f'use: {use}')
 
 

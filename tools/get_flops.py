@@ -17,7 +17,7 @@ from fgplugins.analysis.flops_report import compare_text, make_report
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.subjects import add_versus_arguments, inherited, load_subject
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'out', 'json')
     out_format = format_of(args.out) if args.out else None
     settings = (args.model_kwargs, args.cfg_options)
     with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds

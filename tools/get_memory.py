@@ -16,7 +16,7 @@ import torch
 
 from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.analysis.memory import saved_bytes
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
 
 
@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'json')
     loaded = load_model(args.model, None, args.model_kwargs, args.cfg_options)
     if loaded.method is None:
         raise UserError(f'{args.model} is a plain network; it has no method to measure')

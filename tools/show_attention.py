@@ -15,7 +15,7 @@ import torch
 
 from fgplugins.analysis.attention_maps import draw_attention, draw_images
 from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 from fgplugins.data.layouts import IMAGES
 from fgplugins.errors import UserError
 
@@ -104,6 +104,7 @@ def main() -> None:
     args = parse_args()
     if not args.out.lower().endswith('.png'):
         raise UserError(f'--out {args.out}: must end in .png')
+    check_outputs(args, 'out')
     if args.views and (args.versus or args.query or args.classes):
         raise UserError('--views is shown alone: leave out --versus, --query and --classes')
     paths = find_images(args.images, args.max_images)
@@ -124,7 +125,7 @@ def main() -> None:
             files = [Path(args.versus), Path(args.checkpoint)]
             alike = files[0].stem == files[1].stem
             names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
-            models = [(f'{names[0]}: ', load(args.versus)), (f'{names[1]}: ', loaded)]
+            models = [(f'{names[0]}\n', load(args.versus)), (f'{names[1]}\n', loaded)]
         out = draw_maps(models, paths, args)
     print(f'{len(paths)} images: {out}')
 

@@ -24,7 +24,7 @@ import torch
 
 from fgplugins.analysis.benchmark import machine_record, median_ratio
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.cli import main_guard
+from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
 
 IMPORTS = """
@@ -86,6 +86,7 @@ def time_builds(preset: str, num_classes: int, rounds: int) -> dict[str, object]
 
 def main() -> None:
     args = parse_args()
+    check_outputs(args, 'json')
     known = [m for m in timm.list_models(module='fg_models') if '_' in m]  # not the generic ones
     unknown = sorted(set(args.presets or []) - set(known))
     if unknown:

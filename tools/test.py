@@ -12,7 +12,7 @@ import math
 import os
 from pathlib import Path
 
-from fgplugins.cli import main_guard, need_mmpretrain
+from fgplugins.cli import check_outputs, main_guard, need_mmpretrain
 from fgplugins.errors import UserError
 
 need_mmpretrain()
@@ -61,8 +61,7 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl')
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise UserError(f'--json {args.json}: there is no folder {Path(args.json).parent}')
+    check_outputs(args, 'out', 'json')
     if args.terms and args.tta:
         raise UserError('--terms is of one view of each image: run it without --tta')
     if args.terms and args.launcher != 'none':

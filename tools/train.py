@@ -183,6 +183,11 @@ def main() -> None:
     with running.harmless_checkpoints():
         with running.user_errors('runner'):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        # what train() would build is built here, where mistakes are the user's
+        with running.user_errors('train_cfg'):
+            _ = runner.train_loop
+        with running.user_errors('optim_wrapper'):
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         try:
             runner.train()
         except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def draw_attention(
         height, width = image.shape[:2]
         grey = image.mean(axis=2)
         axes[row, 0].imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
-        axes[row, 0].set_xlabel(caption, fontsize=8)
+        axes[row, 0].set_xlabel(_wrap(caption, axes), fontsize=7)
         for column, (level, head) in enumerate(columns, 1):
             axis = axes[row, column]
             axis.imshow(grey, cmap='gray')
@@ -71,7 +72,8 @@ def draw_attention(
             axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
             if row == 0:
                 number = f'level {level + 1}, head {head + 1}'
-                axis.set_title(titles[level][head] if titles else number, fontsize=7)
+                title = titles[level][head] if titles else number
+                axis.set_title(_wrap(title, axes), fontsize=7)
     axes[0, 0].set_title(first_title, fontsize=7)
     return _save(figure, axes, path)
 
@@ -100,10 +102,21 @@ def draw_images(
     for row, (images, caption) in enumerate(zip(rows, captions, strict=True)):
         for axis, image in zip(axes[row], images, strict=True):
             axis.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
-        axes[row, 0].set_xlabel(caption, fontsize=8)
+        axes[row, 0].set_xlabel(_wrap(caption, axes), fontsize=7)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=7)
     return _save(figure, axes, path)
+
+
+def _wrap(text: str, axes: np.ndarray) -> str:
+    """A text in lines that are no wider than a tile."""
+    width = round(13 * _side(axes.shape[1]))  # letters
+    return '\n'.join(textwrap.fill(line, width) for line in text.split('\n'))
+
+
+def _side(columns: int) -> float:
+    """Side of a tile in inches."""
+    return 1.2 if columns > 9 else 1.8
 
 
 def _tiles(rows: int, columns: int) -> tuple[object, np.ndarray]:
@@ -113,7 +126,7 @@ def _tiles(rows: int, columns: int) -> tuple[object, np.ndarray]:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
-    tile = 1.2 if columns > 9 else 1.8
+    tile = _side(columns)
     figure = Figure(figsize=(tile * columns, (tile + 0.25) * rows + 0.3), dpi=80)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)

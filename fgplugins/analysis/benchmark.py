@@ -323,8 +323,9 @@ def measure_point(
             side.peak_bytes = _peak(subject, setup, step, x)
         except (AssertionError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
+            how = ' through torch.compile' if setup.compile else ''
             raise UserError(
-                f'{subject.label} does not run on {batch} images of {size} x {size}: {reason}'
+                f'{subject.label} does not run{how} on {batch} images of {size} x {size}: {reason}'
             ) from error
         steps.append(step)
     device = torch.device(setup.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,14 +120,22 @@ def load_model(
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
         kwargs = _pairs('--model-kwargs', model_kwargs or [])
         return _from_timm(name, checkpoint, kwargs, training_only)
-    if model_kwargs:
-        raise UserError(f'--model-kwargs is for timm models; {name!r} is none: use --cfg-options')
     try:
-        import fgplugins.zoo_mmpretrain  # noqa: F401
+        from fgplugins.zoo_mmpretrain.running import configs_folder
     except ImportError as error:
         raise UserError(
             f'{name!r} is not a timm model, and configs cannot be read: {error}'
         ) from None
+    shipped = [path.stem for path in configs_folder().glob('*.py')]
+    if not Path(name).is_file() and Path(name).stem not in shipped:
+        close = difflib.get_close_matches(Path(name).stem, [*shipped, *timm.list_models()], 3)
+        hint = f'; did you mean {" or ".join(close)}?' if close else ''
+        raise UserError(
+            f'{name!r} is neither a config (a file, or one of {configs_folder().name}/), nor a '
+            f'method or another model of timm{hint}'
+        )
+    if model_kwargs:
+        raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
     options = _pairs('--cfg-options', cfg_options or [])
     return _from_config(name, checkpoint, options, training_only)
 
@@ -140,6 +149,8 @@ def _from_timm(
 
     from fgplugins.zoo_timm import ComposedModel
 
+    if checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f'checkpoint {checkpoint!r} is not a file')
     try:
         model = timm.create_model(name, **kwargs).eval()
         if checkpoint:

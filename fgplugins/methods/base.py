@@ -181,6 +181,13 @@ class _MethodRegistry(Registry):
                 f'method {name!r} of {cls.__module__} is already taken by '
                 f'{owner.__module__}.{owner.__qualname__}: choose another name'
             )
+        alike = [other for _, other in self if other.__name__ == cls.__name__]
+        if alike:
+            raise ValueError(
+                f'method {name!r}: {cls.__module__}.{cls.__qualname__} would be the MMPretrain '
+                f'head {cls.__name__}Head, as {alike[0].__module__}.{alike[0].__qualname__} is '
+                'already: choose another class name'
+            )
         self._do_register(name, cls)
 
 
@@ -220,7 +227,8 @@ def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
     Raises:
         TypeError: if the class is not a `Method`, lacks a member of the contract or does not take
             ``(in_channels, num_classes)`` first.
-        ValueError: if the name is taken (both owners are named) or is not an identifier.
+        ValueError: if the name or the class's own is taken (both owners are named), or the name is
+            not an identifier.
     """
 
     def decorate(cls: type[Method]) -> type[Method]:
@@ -342,7 +350,16 @@ def negative_log_likelihood(scores: Tensor, target: Tensor) -> Tensor:
     Args:
         scores: (N, Y) logarithms; they need not be normalised.
         target: (N,) class indices or (N, Y) class probabilities (Mixup, label smoothing).
+
+    Raises:
+        ValueError: for targets of another shape.
     """
     if target.ndim == 1:
         return nn.functional.nll_loss(scores, target)
+    if target.shape != scores.shape:
+        N, Y = scores.shape
+        raise ValueError(
+            f'targets of shape {tuple(target.shape)}: must be class indices ({N},) or '
+            f'probabilities ({N}, {Y})'
+        )
     return -(target * scores).sum(dim=1).mean()

@@ -6,6 +6,7 @@ names. Third parties' methods become heads the same way, when they are registere
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -173,7 +174,13 @@ def _register_head(name: str, cls: type[Method]) -> None:
             '__doc__': f'Head of the method {name!r}. {summary}\n\n{MethodHead.__doc__}',
         },
     )
-    globals()[head.__name__] = register(MODELS, head)
+    try:
+        globals()[head.__name__] = register(MODELS, head)
+    except ValueError as error:  # one method's name must not cost the others theirs
+        warnings.warn(
+            f'fgplugins: the method {name!r} of {cls.__module__} has no MMPretrain head: {error}',
+            stacklevel=2,
+        )
 
 
 on_register(_register_head)

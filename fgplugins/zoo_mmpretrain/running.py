@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import get_dist_info
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 
 import fgplugins
@@ -37,6 +39,17 @@ __all__ = [
 ]
 
 SPLITS = ('train', 'val', 'test')
+# what mmengine's runner reads of a config besides its own arguments
+RUNNER_SECTIONS = (
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+)
 # what MMPretrain's own data sets expect; their errors only say what was not found
 ZOO_LAYOUTS = {
     'ImageNet': 'train/<class>/*.JPEG and val/<class>/*.JPEG',
@@ -121,6 +134,22 @@ def find_config(name: str) -> Path:
     raise UserError(f'config {name!r} is not a file; shipped ones: {", ".join(close)}')
 
 
+class Overrides(DictAction):
+    """``KEY=VALUE`` ...; mmengine's action, with a user's error for what reads otherwise."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        wrong = next((value for value in values if '=' not in value), None)
+        if wrong is not None:
+            raise UserError(f'{option_string} {wrong!r}: must read KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that every command over a config takes."""
     parser.add_argument('config', help='config file, or the name of a shipped one')
@@ -131,7 +160,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Overrides,
         metavar='KEY=VALUE',
         help='override settings of the config, as train_cfg.max_epochs=2',
     )
@@ -143,7 +172,9 @@ def load_config(args: argparse.Namespace) -> Config:
     with user_errors(f'config {path}'):
         cfg = Config.fromfile(path)
         if args.cfg_options:
+            _check_overrides(cfg, args.cfg_options)
             cfg.merge_from_dict(args.cfg_options)
+            _say_schedule(cfg, args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
@@ -156,6 +187,41 @@ def load_config(args: argparse.Namespace) -> Config:
     if DefaultScope.get_current_instance() is None:
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
+
+
+def _check_overrides(cfg: Config, overrides: dict[str, object]) -> None:
+    """Refuse to override what neither the config has nor mmengine's runner reads.
+
+    Raises:
+        UserError: naming sections that are close.
+    """
+    known = {*cfg, *inspect.signature(Runner).parameters, *RUNNER_SECTIONS}
+    for key in overrides:
+        section = key.split('.')[0]
+        if section not in known:
+            close = difflib.get_close_matches(section, known, 2)
+            hint = f'; did you mean {" or ".join(close)}?' if close else ''
+            raise UserError(f'--cfg-options {key}: the config has no {section!r}{hint}')
+
+
+def _say_schedule(cfg: Config, overrides: dict[str, object]) -> None:
+    """Tell who changes the number of epochs that the rate's schedule was laid out for another."""
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if 'train_cfg.max_epochs' not in overrides:
+        return
+    schedulers = cfg.get('param_scheduler') or []
+    listed = isinstance(schedulers, (list, tuple))
+    for i, scheduler in enumerate(schedulers if listed else [schedulers]):
+        name = f'param_scheduler.{i}' if listed else 'param_scheduler'
+        length = scheduler.get('T_max')
+        if length is None or not scheduler.get('by_epoch', True):
+            continue
+        fitting = epochs - scheduler.get('begin', 0)
+        if length != fitting and f'{name}.T_max' not in overrides:
+            print(
+                f'note: train_cfg.max_epochs={epochs}, but the rate falls over {length} epochs: '
+                f'add {name}.T_max={fitting} to let it fall over the whole training'
+            )
 
 
 def _datasets(cfg: Config) -> list[ConfigDict]:

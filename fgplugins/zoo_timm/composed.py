@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import timm
@@ -24,6 +26,7 @@ ANCHOR = r'(?<![\[\\])\^'
 
 __all__ = [
     'ComposedModel',
+    'check_backbone',
     'choose_levels',
     'classifier_layers',
     'load_backbone',
@@ -62,6 +65,32 @@ def method_arguments(cls: type[Method]) -> list[str]:
     return list(inspect.signature(cls.__init__).parameters)[3:]
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        ValueError: naming those that are close.
+    """
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f'did you mean {" or ".join(close)}?' if close else 'timm.list_models() names all'
+        raise ValueError(f'backbone={name!r} is not a timm model; {hint}')
+
+
+def _explain_argument(message: str, cls: type[Method], method: str, backbone: str) -> str:
+    """What to say of an argument that neither the method nor the backbone takes."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", message)
+    if not found:
+        return message
+    known = method_arguments(cls)
+    close = difflib.get_close_matches(found[1], [*known, 'num_classes', 'in_chans', 'taps'], 1)
+    hint = f'; did you mean {close[0]}?' if close else ''
+    return (
+        f'{method} on {backbone}: neither takes {found[1]!r}{hint} ({method} has '
+        f'{", ".join(known) or "no arguments of its own"})'
+    )
+
+
 def classifier_layers(cls: type[Method], taps: int | None = None, **kwargs: Any) -> tuple[str, ...]:
     """The layers of a method whose size depends on the number of classes, by name.
 
@@ -78,9 +107,12 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
     """Load a whole network's weights into a backbone without classifier.
 
     Raises:
+        FileNotFoundError: if it is not there.
         ValueError: if the file lacks a weight of the backbone, has it in another shape, or holds
             more than a classifier besides.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'backbone_checkpoint={path!r} is not a file')
     weights = load_state_dict(path)
     classifier = backbone.pretrained_cfg.get('classifier') or ()
     prefixes = tuple(
@@ -220,19 +252,24 @@ class ComposedModel(nn.Module):
     ) -> None:
         super().__init__()
         cls = get_method(method)
-        if not timm.is_model(backbone):
-            raise ValueError(
-                f'backbone {backbone!r} is not a timm model; timm.list_models() names them all'
-            )
+        check_backbone(backbone)
         own = {k: kwargs.pop(k) for k in method_arguments(cls) if k in kwargs}
         self.method_name, self.method_args, self.in_chans = method, own, in_chans
         self._set_pooling(global_pool)
         self.feature_drop = nn.Dropout2d(drop_rate)
         self.backbone_name, self.backbone_args = backbone, dict(kwargs)
         arguments = {'num_classes': 0, 'in_chans': in_chans, **kwargs}
-        self.backbone = timm.create_model(
-            backbone, pretrained=backbone_pretrained, device=device, dtype=dtype, **arguments
-        )
+        try:
+            self.backbone = timm.create_model(
+                backbone, pretrained=backbone_pretrained, device=device, dtype=dtype, **arguments
+            )
+        except TypeError as error:
+            raise TypeError(_explain_argument(str(error), cls, method, backbone)) from error
+        if isinstance(self.backbone, ComposedModel):
+            raise ValueError(
+                f'backbone={backbone!r} has a method on top already: give '
+                f'{self.backbone.backbone_name!r}, or another plain network'
+            )
         if backbone_checkpoint:
             load_backbone(self.backbone, backbone_checkpoint)
         info = list(self.backbone.feature_info)
@@ -393,7 +430,12 @@ class ComposedModel(nn.Module):
         Args:
             x: images (N, in_chans, H, W).
             **asked: what the method's own ``attention`` takes besides.
+
+        Raises:
+            ValueError: if there is no method, for want of classes.
         """
+        if not self.num_classes:
+            raise ValueError(f'a model of num_classes=0 has no {self.method_name}, nor attention')
         with self.method.looking_at(x) as x:
             return self.method.attention(self.forward_features(x), **asked)
 

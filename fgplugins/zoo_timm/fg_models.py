@@ -23,7 +23,12 @@ from timm.models._pretrained import DefaultCfg, PretrainedCfg
 import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.checking import withdraw
 from fgplugins.methods import Method, get_method, on_register
-from fgplugins.zoo_timm.composed import ComposedModel, classifier_layers, method_arguments
+from fgplugins.zoo_timm.composed import (
+    ComposedModel,
+    check_backbone,
+    classifier_layers,
+    method_arguments,
+)
 
 __all__: list[str] = []
 
@@ -87,10 +92,7 @@ def _create(
             f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
             "out_indices, and feature_cls='getter' alone; what a method reads is levels="
         )
-    if not timm.is_model(backbone):
-        raise ValueError(
-            f'backbone={backbone!r} is not a timm model; timm.list_models() names them all'
-        )
+    check_backbone(backbone)
     if pretrained_cfg is None:
         pretrained_cfg = _composed_cfg(method, backbone)
         pretrained_cfg['classifier'] = _classifier_layers(method, kwargs)
