@@ -168,7 +168,7 @@ class Pair:
 
 def print_table(report: dict[str, object]) -> None:
     header = [report['swept'], f'{report["first"]} (ms)', f'{report["second"]} (ms)', 'ratio']
-    header += ['quartiles', 'inverse', 'MACs (G)', 'MACs (G)', 'peak (MB)', 'peak (MB)']
+    header += ['quartiles', 'inverse', 'MACs (G): first', 'second', 'peak (MB): first', 'second']
     table = Table('', header)
     for point in report['points']:
         first, second, ratio = point['first'], point['second'], point['ratio']

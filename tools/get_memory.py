@@ -42,7 +42,7 @@ def main() -> None:
         raise UserError(f'--sizes {args.sizes}: must be positive')
     rows = []
     print(f'{loaded.name}: bytes kept for the backward pass of one image\n')
-    print(f'{"size":>6}  {"positions":>24}  {"ours":>14}  {"paper order":>14}  ratio')
+    print(f'{"size":>6}  {"positions":>24}  {"ours":>14}  {"paper order":>14}  paper / ours')
     for size in args.sizes:
         try:
             with torch.no_grad():
