@@ -176,7 +176,7 @@ def test_on_a_gpu(run: Callable, tmp_path: Path) -> None:
         (['gap', '--model-kwargs', *PAIRS, '--heads', '2'], 'neither gap nor the other has heads'),
         ([*SMALL, '--versus', 'clutter_cnn', '--mode', 'method', *QUICK], 'and has no method'),
         ([*SMALL, '--sizes', '1', '--mode', 'train', *QUICK], 'does not run on 1 images of 1 x 1'),
-        ([*SMALL, '--json', 'no/a.json', *QUICK], "--json 'no/a.json' cannot be written"),
+        ([*SMALL, '--json', 'no/a.json', *QUICK], '--json no/a.json: there is no folder no'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )

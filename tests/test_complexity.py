@@ -414,7 +414,7 @@ def test_a_checkpoint_says_what_it_is_of(get_flops: Callable, tmp_path: Path) ->
         (['warn:slow'], "'warn:slow': a form is one of ours, paper, backbone"),
         (['resnet10t:paper'], 'is a plain network and has no method'),
         ([*SMALL, '--out', 'a.pdf'], "--out 'a.pdf': the ending must be one of .txt, .md"),
-        ([*SMALL, '--json', 'no/a.json'], "--json 'no/a.json' cannot be written"),
+        ([*SMALL, '--json', 'no/a.json'], '--json no/a.json: there is no folder no'),
         ([*SMALL, '--versus', 'resnet5000'], 'resnet5000'),
         (['none.pth'], "checkpoint 'none.pth' is not a file"),
         (['vit_tiny_patch16_224', '--shape', '64'], 'does not run on 3 x 64 x 64'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 
@@ -11,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.warn import WARN, mask_diversity, masked_patches, weight_rows
+from fgplugins.methods.warn import WARN, Convolution, mask_diversity, masked_patches
 
 
 def loop_convolution(weight: Tensor, Z: Tensor, x: int, y: int) -> float:
-    """(W * Z)(x, y) for one output channel: weight (C, k, k), Z (C, H, W), zero outside."""
+    """(W * Z)(x, y) for one output channel: weight (d d, C), Z (C, H, W), zero outside."""
     C, H, W = Z.shape
-    reach = weight.shape[1] // 2
+    side = math.isqrt(len(weight))
     total = 0.0
-    for c, i, j in itertools.product(range(C), range(weight.shape[1]), range(weight.shape[2])):
-        row, column = x + i - reach, y + j - reach
+    for c, i, j in itertools.product(range(C), range(side), range(side)):
+        row, column = x - (i - side // 2), y - (j - side // 2)
         if 0 <= row < H and 0 <= column < W:
-            total += float(weight[c, i, j]) * float(Z[c, row, column])
+            total += float(weight[i * side + j, c]) * float(Z[c, row, column])
     return total
 
 
@@ -208,24 +207,25 @@ def test_masked_patches_against_loops() -> None:
     for n, k, c, i, j in itertools.product(range(2), range(3), range(2), range(3), range(3)):
         total = 0.0
         for x, y in itertools.product(range(4), range(5)):
-            row, column = x + i - 1, y + j - 1
+            row, column = x - (i - 1), y - (j - 1)
             if 0 <= row < 4 and 0 <= column < 5:
                 total += float(H[n, k, x, y]) * float(Z[n, c, row, column])
         assert float(P[n, k, i, j, c]) == pytest.approx(total, abs=1e-12)
 
 
-def test_weights_stay_in_the_layout_they_are_read_in() -> None:
-    """Reading W_O as a matrix copies nothing, nor does its gradient have to be laid out anew."""
-    model, features = small()
-    other = WARN([3, 4], num_classes=3, heads=2)
-    other.load_state_dict(copy.deepcopy(model).float().state_dict())
-    other = copy.deepcopy(other).to(torch.float64)
-    other(features).square().sum().backward()
-    torch.optim.SGD(other.parameters(), lr=0.1).step()
-    for module in other.attention_modules:
-        for layer in (module.W_H, module.W_O, module.W_g):
-            assert weight_rows(layer).data_ptr() == layer.weight.data_ptr()
-            assert layer.weight.grad.stride() == layer.weight.stride()
+@pytest.mark.parametrize('size', [1, 3, 5])
+def test_weights_are_a_convolutions(size: int) -> None:
+    """Both ways to compute it, and torch's with the flipped kernels."""
+    layer = Convolution(3, 2, size).double()
+    Z = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    kernels = layer.weight.unflatten(1, (size, size)).permute(0, 3, 1, 2).flip(2, 3)
+    expected = F.conv2d(Z, kernels, padding=size // 2)
+    torch.testing.assert_close(layer(Z), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(layer.few(Z), expected, atol=1e-12, rtol=0)
+    # as deep as a convolution's: Kaiming's gain over C d d inputs
+    wide = Convolution(64, 512, size).weight
+    assert wide.std().item() == pytest.approx(math.sqrt(2 / (64 * size * size)), rel=0.03)
+    assert wide.is_contiguous()  # or it could not be saved as safetensors
 
 
 def test_diversity() -> None:

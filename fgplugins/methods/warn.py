@@ -19,7 +19,7 @@ network's own prediction output_net is global average pooling and a linear layer
 Pool first, then project. Eqs. 2 and 5 are linear in Z, so the average under the mask can be taken
 before the convolution:
 
-    sum_x H_k(x) sum_d W_k(d) Z(x + d) = sum_d W_k(d) P_k(d),   P_k(d) = sum_x H_k(x) Z(x + d)
+    sum_x H_k(x) sum_d W_k(d) Z(x - d) = sum_d W_k(d) P_k(d),   P_k(d) = sum_x H_k(x) Z(x - d)
 
 P needs nine shifted copies of each mask instead of a K Y-channel map at every position: on
 CIFAR-100 with WRN-28-10 1,053 M multiply-adds become 25 M. It is exact; `WARN.forward_paper` keeps
@@ -60,23 +60,49 @@ from fgplugins.methods.base import (
 __all__ = [
     'WARN',
     'AttentionModule',
-    'correlate',
+    'Convolution',
     'mask_diversity',
     'masked_patches',
-    'weight_rows',
 ]
 
 
-def weight_rows(layer: nn.Conv2d) -> Tensor:
-    """A convolution's weights, a row for each output: (out, d * d * C), channels innermost.
+class Convolution(nn.Module):
+    """The convolution (W * Z)(x) = sum_d W(d) Z(x - d), d x d kernels without bias.
 
-    In the memory format channels_last, which the modules here have, it is a view.
+    Its weights (out_channels, d d, C) lie in memory as the products below read them. They are those
+    of torch's ``Conv2d``, which sums W(d) Z(x + d), flipped and with the channels last.
+
+    Args:
+        in_channels: C.
+        out_channels: how many maps come out.
+        size: odd side of the kernels.
     """
-    return layer.weight.permute(0, 2, 3, 1).flatten(1)
+
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(torch.empty(out_channels, size * size, in_channels))
+        nn.init.kaiming_normal_(self.weight)
+
+    def forward(self, Z: Tensor) -> Tensor:
+        """Position by position: (N, out_channels, H, W) of features Z (N, C, H, W)."""
+        kernels = self.weight.unflatten(1, (self.size, self.size)).permute(0, 3, 1, 2)
+        return F.conv2d(Z, kernels.flip(2, 3), padding=self.size // 2)
+
+    def few(self, Z: Tensor) -> Tensor:
+        """`forward` for few maps K to come out, which leave most of a vector register empty.
+
+        Every position is multiplied as in one matrix product, then the d d small results are moved
+        onto each other.
+        """
+        N, C, H, W = Z.shape
+        kernels = self.weight.view(-1, C).expand(N, -1, -1)  # (N, K d d, C)
+        products = torch.bmm(kernels, Z.flatten(2))  # (N, K d d, H W)
+        return F.fold(products, (H, W), self.size, padding=self.size // 2)
 
 
 def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
-    """P_k(d) = sum_x H_k(x) Z(x + d) for every offset d of a ``size`` x ``size`` kernel.
+    """P_k(d) = sum_x H_k(x) Z(x - d) for every offset d of a ``size`` x ``size`` kernel.
 
     Args:
         H: masks (N, K, H, W).
@@ -84,28 +110,11 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
         size: odd side of the kernel.
 
     Returns:
-        (N, K, size * size * C), ordered as `weight_rows` orders a convolution's weights.
+        (N, K, size * size * C), ordered as the weights of a `Convolution` are.
     """
-    N, K, _, _ = H.shape
-    # P_k(d) = sum_y H_k(y - d) Z(y): it is the K small masks that move; unfolding moves by -d
-    moved = F.unfold(H, size, padding=size // 2).view(N, K, size * size, -1).flip(2)
-    P = torch.bmm(moved.view(N, K * size * size, -1), Z.flatten(2).transpose(1, 2))
-    return P.view(N, K, -1)
-
-
-def correlate(Z: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The convolution of features Z (N, C, H, W) by a ``layer`` of few outputs K, d x d kernels.
-
-    Every position is multiplied as in one matrix product, then the d x d small results are moved
-    onto each other: few output channels leave most of a convolution's vector registers empty.
-    """
-    N, C, H, W = Z.shape
-    K, size = layer.out_channels, layer.kernel_size[0]
-    kernels = weight_rows(layer).reshape(K * size * size, C).expand(N, -1, -1)
-    products = torch.bmm(kernels, Z.flatten(2))  # (N, K d d, H W)
-    # folding moves by d where a convolution moves by -d
-    products = products.view(N, K, size * size, H * W).flip(2).view_as(products)
-    return F.fold(products, (H, W), size, padding=size // 2)
+    # P_k(d) = sum_y H_k(y + d) Z(y): it is the K small masks that move
+    moved = F.unfold(H, size, padding=size // 2)  # (N, K d d, H W)
+    return torch.bmm(moved, Z.flatten(2).transpose(1, 2)).view(*H.shape[:2], -1)
 
 
 def mask_diversity(H: Tensor) -> Tensor:
@@ -148,20 +157,13 @@ class AttentionModule(nn.Module):
         super().__init__()
         self.num_classes, self.heads, self.mask, self.gates = num_classes, heads, mask, gates
 
-        def convolution(out_channels: int) -> nn.Conv2d:
-            layer = nn.Conv2d(
-                in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
-            )
-            nn.init.kaiming_normal_(layer.weight)
-            return layer.to(memory_format=torch.channels_last)  # see weight_rows
-
-        self.W_H = convolution(heads)
-        self.W_O = convolution(num_classes * heads)  # class by class
-        self.W_g = convolution(heads) if gates else None
+        self.W_H = Convolution(in_channels, heads, kernel_size)
+        self.W_O = Convolution(in_channels, num_classes * heads, kernel_size)  # class by class
+        self.W_g = Convolution(in_channels, heads, kernel_size) if gates else None
 
     def masks(self, Z: Tensor) -> Tensor:
         """Masks (N, K, H, W) of the map Z (N, C, H, W); softmax masks sum to one over positions."""
-        scores = correlate(Z, self.W_H)
+        scores = self.W_H.few(Z)
         if self.mask == 'softmax':
             return scores.flatten(2).softmax(dim=2).view_as(scores)  # Eq. 1
         return scores.sigmoid()  # below Eq. 1
@@ -174,13 +176,13 @@ class AttentionModule(nn.Module):
 
     def forward(self, Z: Tensor, H: Tensor) -> Tensor:
         """The level's hypothesis o (N, Y), of its map Z (N, C, H, W) and masks H (N, K, H, W)."""
-        P = masked_patches(self.weights(H), Z, self.W_O.kernel_size[0])  # (N, K, d C)
+        P = masked_patches(self.weights(H), Z, self.W_O.size)  # (N, K, d d C)
         if self.W_g is None:
             gH = P.new_full((1, self.heads), 1 / self.heads)
         else:
-            gH = (P * weight_rows(self.W_g)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
+            gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
         # the gates enter before W_O, which then sums over the heads: Eqs. 2 to 4 are one product
-        W_O = weight_rows(self.W_O).reshape(self.num_classes, -1)  # (Y, K d C)
+        W_O = self.W_O.weight.view(self.num_classes, -1)  # (Y, K d d C)
         return F.linear((gH.unsqueeze(2) * P).flatten(1), W_O)  # Eqs. 2, 3, 4
 
     def forward_paper(self, Z: Tensor, H: Tensor) -> Tensor:
