@@ -49,10 +49,18 @@ def test_the_zoos_inferencer(shape: tuple[int, ...]) -> None:
     assert result['pred_scores'].shape == (10,)
 
 
-def load(config: Path, **options: object) -> Config:
+def load(config: Path | str, **options: object) -> Config:
     return running.load_config(
         argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
     )
+
+
+def test_a_schedule_for_other_epochs_is_told(capsys: pytest.CaptureFixture) -> None:
+    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9})
+    assert 'falls over 6 epochs: add param_scheduler.T_max=9' in capsys.readouterr().out
+    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 6})
+    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9, 'param_scheduler.T_max': 9})
+    assert not capsys.readouterr().out
 
 
 def test_configs_inherit_from_both_trees(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import json
 import os
 import pickle
@@ -271,23 +268,6 @@ def test_settings_of_the_loop_and_the_optimizer_are_named(
             '--cfg-options', *SMALL, setting,
         )  # fmt: skip
         assert_one_error(done, message)
-
-
-def test_a_schedule_for_other_epochs_is_told() -> None:
-    from fgplugins.zoo_mmpretrain import running
-
-    def told(**overrides: object) -> str:
-        args = argparse.Namespace(
-            config='warn_mobilenetv2_cub', cfg_options=overrides, work_dir=None, data_root=None
-        )
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            running.load_config(args)
-        return out.getvalue()
-
-    said = told(**{'train_cfg.max_epochs': 9})
-    assert 'falls over 6 epochs: add param_scheduler.T_max=9' in said
-    assert not told(**{'train_cfg.max_epochs': 6})
-    assert not told(**{'train_cfg.max_epochs': 9, 'param_scheduler.T_max': 9})
 
 
 def test_checkpoints_that_do_not_fit(run_tool: object, trained: tuple[Path, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, did_you_mean
 from fgplugins.methods import Method, Regularizer
 
 __all__ = ['LoadedModel', 'add_model_arguments', 'load_model', 'parse_value']
@@ -121,19 +120,19 @@ def load_model(
         kwargs = _pairs('--model-kwargs', model_kwargs or [])
         return _from_timm(name, checkpoint, kwargs, training_only)
     try:
-        from fgplugins.zoo_mmpretrain.running import configs_folder
+        from fgplugins.zoo_mmpretrain import running
     except ImportError as error:
         raise UserError(
             f'{name!r} is not a timm model, and configs cannot be read: {error}'
         ) from None
-    shipped = [path.stem for path in configs_folder().glob('*.py')]
-    if not Path(name).is_file() and Path(name).stem not in shipped:
-        close = difflib.get_close_matches(Path(name).stem, [*shipped, *timm.list_models()], 3)
-        hint = f'; did you mean {" or ".join(close)}?' if close else ''
+    try:
+        running.find_config(name)
+    except UserError:
+        known = [*running.shipped_configs(), *timm.list_models()]
         raise UserError(
-            f'{name!r} is neither a config (a file, or one of {configs_folder().name}/), nor a '
-            f'method or another model of timm{hint}'
-        )
+            f'{name!r} is neither a config (a file, or one of {running.configs_folder().name}/), '
+            f'nor a method or another model of timm{did_you_mean(Path(name).stem, known)}'
+        ) from None
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
     options = _pairs('--cfg-options', cfg_options or [])

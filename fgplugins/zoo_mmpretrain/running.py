@@ -21,7 +21,7 @@ from torch import nn
 
 import fgplugins
 from fgplugins.cli import one_line
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, did_you_mean
 
 __all__ = [
     'add_config_arguments',
@@ -35,6 +35,7 @@ __all__ = [
     'read_checkpoint',
     'set_amp',
     'set_launcher',
+    'shipped_configs',
     'user_errors',
 ]
 
@@ -66,9 +67,9 @@ def _one_line(error: BaseException) -> str:
     missing = re.match(r"['\"]?(\S+) is not in the (\S+)::(.+?) registry", text)
     if missing:
         name, _, registry = missing.groups()
-        close = difflib.get_close_matches(name, _registered(registry), 3)
-        hint = f'; did you mean {" or ".join(close)}?' if close else ''
-        return f'type={name!r} is not a registered {registry}{hint}'
+        return f'type={name!r} is not a registered {registry}' + did_you_mean(
+            name, _registered(registry)
+        )
     return text
 
 
@@ -117,6 +118,11 @@ def configs_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / 'configs'
 
 
+def shipped_configs() -> list[str]:
+    """The names that `find_config` takes besides files."""
+    return sorted(f.stem for f in configs_folder().glob('*.py'))
+
+
 def find_config(name: str) -> Path:
     """A config by path, or by the name of one that is shipped (with or without .py).
 
@@ -129,7 +135,7 @@ def find_config(name: str) -> Path:
     shipped = configs_folder() / f'{path.name.removesuffix(".py")}.py'
     if shipped.is_file():
         return shipped
-    names = sorted(f.stem for f in configs_folder().glob('*.py'))
+    names = shipped_configs()
     close = difflib.get_close_matches(path.stem, names, 3) or names
     raise UserError(f'config {name!r} is not a file; shipped ones: {", ".join(close)}')
 
@@ -199,8 +205,7 @@ def _check_overrides(cfg: Config, overrides: dict[str, object]) -> None:
     for key in overrides:
         section = key.split('.')[0]
         if section not in known:
-            close = difflib.get_close_matches(section, known, 2)
-            hint = f'; did you mean {" or ".join(close)}?' if close else ''
+            hint = did_you_mean(section, known)
             raise UserError(f'--cfg-options {key}: the config has no {section!r}{hint}')
 
 

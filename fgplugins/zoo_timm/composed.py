@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -17,6 +16,7 @@ import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from fgplugins.errors import did_you_mean
 from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method, get_method
 from fgplugins.methods.base import check_gradient_path
@@ -72,9 +72,8 @@ def check_backbone(name: str) -> None:
         ValueError: naming those that are close.
     """
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f'did you mean {" or ".join(close)}?' if close else 'timm.list_models() names all'
-        raise ValueError(f'backbone={name!r} is not a timm model; {hint}')
+        hint = did_you_mean(name, timm.list_models()) or '; timm.list_models() names them all'
+        raise ValueError(f'backbone={name!r} is not a timm model{hint}')
 
 
 def _explain_argument(message: str, cls: type[Method], method: str, backbone: str) -> str:
@@ -83,8 +82,7 @@ def _explain_argument(message: str, cls: type[Method], method: str, backbone: st
     if not found:
         return message
     known = method_arguments(cls)
-    close = difflib.get_close_matches(found[1], [*known, 'num_classes', 'in_chans', 'taps'], 1)
-    hint = f'; did you mean {close[0]}?' if close else ''
+    hint = did_you_mean(found[1], [*known, 'num_classes', 'in_chans', 'taps'])
     return (
         f'{method} on {backbone}: neither takes {found[1]!r}{hint} ({method} has '
         f'{", ".join(known) or "no arguments of its own"})'
