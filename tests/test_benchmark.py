@@ -251,6 +251,20 @@ def test_statistics_are_settled() -> None:
     assert all(m.num_batches_tracked == 1 and m.running_mean.abs().sum() > 0 for m in norms)
 
 
+def test_forms_share_the_weights() -> None:
+    """What is timed against a model's other form lies in the same memory, and computes the same."""
+    ours, control = load_subject('warn', PAIRS), load_subject('warn:backbone', PAIRS)
+    benchmark.share_weights(ours.model, control.model)
+    x = torch.randn(2, 1, 40, 40)
+    for a, b in zip(ours.loaded.features(x), control.loaded.features(x), strict=True):
+        assert torch.equal(a, b)
+    given = dict(ours.model.named_parameters())
+    shared = {n for n, p in control.model.named_parameters() if p.data_ptr() == given[n].data_ptr()}
+    assert shared == {n for n, _ in control.model.named_parameters()}  # the classifier's too
+    with torch.no_grad():
+        assert not torch.equal(ours.model(x), control.model(x))  # two functions still
+
+
 def test_the_page_repeats_its_files() -> None:
     docs = Path(__file__).parent.parent / 'docs'
     checked = 0

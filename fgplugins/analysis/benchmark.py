@@ -7,13 +7,14 @@ quartiles of the rounds' ratios as the spread.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -178,6 +179,18 @@ def _place(subject: Subject, setup: Setup) -> None:
     subject.model.to(device=setup.device, dtype=getattr(torch, setup.dtype), **kwargs)
 
 
+def share_weights(first: nn.Module, second: nn.Module) -> None:
+    """Let one model read the other's weights and statistics, where name and shape are the same.
+
+    Two copies of a network differ in time by where their weights lie, and throw each other out of
+    the caches: a model that is used on its own finds its weights there.
+    """
+    given = {**dict(first.named_parameters()), **dict(first.named_buffers())}
+    for name, tensor in [*second.named_parameters(), *second.named_buffers()]:
+        if name in given and given[name].shape == tensor.shape:
+            tensor.data = given[name].data
+
+
 def settle_statistics(subject: Subject, size: int) -> None:
     """Give the normalisations the statistics of one random batch.
 
@@ -297,6 +310,19 @@ def _cost(subject: Subject, setup: Setup, size: int) -> tuple[int, int]:
     return cost.parameters, cost.macs
 
 
+@contextlib.contextmanager
+def _named(subject: Subject, setup: Setup, size: int, batch: int) -> Iterator[None]:
+    """Say which model does not run on which images."""
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        how = ' through torch.compile' if setup.compile else ''
+        raise UserError(
+            f'{subject.label} does not run{how} on {batch} images of {size} x {size}: {reason}'
+        ) from error
+
+
 def measure_point(
     subjects: Sequence[Subject],
     setup: Setup,
@@ -306,27 +332,29 @@ def measure_point(
 ) -> tuple[Side, Side]:
     """Time and weigh two models on images of one size, in batches of one size.
 
+    Forms of one model share its weights.
+
     Raises:
         UserError: if one of them does not run on such images, or in such a mode.
     """
     sides, steps = (Side(), Side()), []
+    for subject in subjects:
+        _check_mode(subject, setup.mode)
+        with _named(subject, setup, size, batch):
+            _place(subject, setup)
+    first, second = subjects
+    if first.loaded.name == second.loaded.name and not second.trained:
+        share_weights(first.model, second.model)
+        second.trained = first.trained
     for subject, side in zip(subjects, sides, strict=True):
-        try:
-            _check_mode(subject, setup.mode)
+        with _named(subject, setup, size, batch):
             if not subject.trained:
                 settle_statistics(subject, size)
-            _place(subject, setup)
             side.parameters, side.macs = _cost(subject, setup, size)
             x, target = _inputs(subject, setup, size, batch)
             step = make_step(subject, setup, x, target)
             step()
             side.peak_bytes = _peak(subject, setup, step, x)
-        except (AssertionError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            how = ' through torch.compile' if setup.compile else ''
-            raise UserError(
-                f'{subject.label} does not run{how} on {batch} images of {size} x {size}: {reason}'
-            ) from error
         steps.append(step)
     device = torch.device(setup.device)
     times = paired_seconds(steps, setup.rounds, setup.seconds, device, setup.cpu_time, progress)
