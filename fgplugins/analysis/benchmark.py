@@ -343,7 +343,8 @@ def measure_point(
         with _named(subject, setup, size, batch):
             _place(subject, setup)
     first, second = subjects
-    if first.loaded.name == second.loaded.name and not second.trained:
+    another_form = first.loaded.name == second.loaded.name and first.form != second.form
+    if another_form and not second.trained:
         share_weights(first.model, second.model)
         second.trained = first.trained
     for subject, side in zip(subjects, sides, strict=True):
