@@ -265,6 +265,15 @@ def test_forms_share_the_weights() -> None:
         assert not torch.equal(ours.model(x), control.model(x))  # two functions still
 
 
+@pytest.mark.parametrize(('other', 'shared'), [('warn:paper', True), ('warn', False)])
+def test_only_another_form_shares(other: str, shared: bool) -> None:
+    """A model with other settings keeps its weights and the statistics of its own images."""
+    subjects = [load_subject('warn', PAIRS), load_subject(other, PAIRS)]
+    benchmark.measure_point(subjects, benchmark.Setup(rounds=1, seconds=1e-9), 40, 1)
+    first, second = (next(subject.model.parameters()) for subject in subjects)
+    assert (first.data_ptr() == second.data_ptr()) == shared
+
+
 def test_the_page_repeats_its_files() -> None:
     docs = Path(__file__).parent.parent / 'docs'
     checked = 0
