@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 MODES = {
-    'forward': 'a forward pass without gradients',
+    'forward': 'a forward pass in inference mode',
     'train': "loss and backward of the whole model, by the method's own loss",
     'method': 'forward of the method alone, on maps that are ready',
     'method-train': "the method's loss and backward alone, down to maps that are ready",
@@ -271,7 +271,7 @@ def make_step(subject: Subject, setup: Setup, x: Tensor, target: Tensor) -> Call
     weights = [p for p in model.parameters() if p.requires_grad] + inputs
 
     def forward() -> object:
-        with torch.no_grad():
+        with torch.inference_mode():
             return function(*arguments)
 
     def train() -> None:

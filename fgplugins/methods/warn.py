@@ -175,18 +175,22 @@ class AttentionModule(nn.Module):
         return H / (H.shape[2] * H.shape[3])  # not in the paper: an average for a sum, see above
 
     def forward(self, Z: Tensor, H: Tensor) -> Tensor:
-        """The level's hypothesis o (N, Y), of its map Z (N, C, H, W) and masks H (N, K, H, W)."""
+        """What the heads see: gH_k P_k (N, K d d C), of the map Z (N, C, H, W) and its masks H."""
         P = masked_patches(self.weights(H), Z, self.W_O.size)  # (N, K, d d C)
         if self.W_g is None:
-            gH = P.new_full((1, self.heads), 1 / self.heads)
-        else:
-            gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
-        # the gates enter before W_O, which then sums over the heads: Eqs. 2 to 4 are one product
-        W_O = self.W_O.weight.view(self.num_classes, -1)  # (Y, K d d C)
-        return F.linear((gH.unsqueeze(2) * P).flatten(1), W_O)  # Eqs. 2, 3, 4
+            return P.flatten(1) / self.heads
+        gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
+        return (gH.unsqueeze(2) * P).flatten(1)
+
+    def hypothesis(self, seen: Tensor) -> Tensor:
+        """The level's hypothesis o (N, Y), of what the heads see.
+
+        The gates being in that, one product projects and sums over the heads.
+        """
+        return F.linear(seen, self.W_O.weight.view(self.num_classes, -1))  # Eqs. 2, 3, 4
 
     def forward_paper(self, Z: Tensor, H: Tensor) -> Tensor:
-        """`forward` in the order the paper prints: project at every position, then average."""
+        """The hypothesis (N, Y) in the paper's order: project at every position, then average."""
         H = self.weights(H)
         O = self.W_O(Z).unflatten(1, (-1, self.heads))  # Eq. 2: (N, Y, K, H, W)  # noqa: E741
         o = (H.unsqueeze(1) * O).sum(dim=(3, 4))  # Eq. 3: (N, Y, K)
@@ -256,40 +260,34 @@ class WARN(Method):
         self.W_G = nn.Linear(self.in_channels[-1], self.taps + 1, bias=False) if gates else None
         if self.W_G is not None:
             nn.init.kaiming_normal_(self.W_G.weight)  # official code
-        self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
+        self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else None
         self.classifier = nn.Linear(self.in_channels[-1], num_classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Scores (N, Y): logarithms, for the negative log-likelihood."""
         self.check_features(features)
         levels = self._levels(features)
-        hypotheses = [m(Z, m.masks(Z)) for m, Z in zip(self.attention_modules, levels, strict=True)]
-        return self._output(features, hypotheses)
+        return self._scores(features, levels, self._masks(levels))
 
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
         """`forward` with every attention module in the paper's order of operations."""
         self.check_features(features)
         levels = self._levels(features)
-        hypotheses = [
-            m.forward_paper(Z, m.masks(Z))
-            for m, Z in zip(self.attention_modules, levels, strict=True)
-        ]
+        modules, masks = self.attention_modules, self._masks(levels)
+        hypotheses = [m.forward_paper(Z, H) for m, Z, H in zip(modules, levels, masks, strict=True)]
         return self._output(features, hypotheses)
 
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The masks H of Eq. 1: (N, K, H_s, W_s) for each level."""
         self.check_features(features)
-        return [m.masks(Z) for m, Z in zip(self.attention_modules, features, strict=True)]
+        return self._masks(features)
 
     def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """``nll`` of the scores and, if its weight is not 0, ``diversity`` of the masks."""
         self.check_features(features)
         levels = self._levels(features)
-        masks = [m.masks(Z) for m, Z in zip(self.attention_modules, levels, strict=True)]
-        hypotheses = [
-            m(Z, H) for m, Z, H in zip(self.attention_modules, levels, masks, strict=True)
-        ]
-        terms = {'nll': negative_log_likelihood(self._output(features, hypotheses), target)}
+        masks = self._masks(levels)
+        terms = {'nll': negative_log_likelihood(self._scores(features, levels, masks), target)}
         if self.diversity > 0:
             overlap = torch.stack([mask_diversity(H) for H in masks]).mean()
             terms['diversity'] = self.diversity * overlap
@@ -299,11 +297,24 @@ class WARN(Method):
         """GO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
-        c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6
-        return c.softmax(dim=1)  # Eq. 7
+        c = self.W_G(scale_gradient(z, self.base_grad))
+        if self.gate_norm is not None:
+            c = self.gate_norm(c)
+        return c.tanh().softmax(dim=1)  # Eqs. 6, 7
 
     def _levels(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [scale_gradient(Z, self.base_grad) for Z in features]
+
+    def _masks(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return [m.masks(Z) for m, Z in zip(self.attention_modules, levels, strict=True)]
+
+    def _scores(
+        self, features: Sequence[Tensor], levels: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> Tensor:
+        modules = self.attention_modules
+        seen = [m(Z, H) for m, Z, H in zip(modules, levels, masks, strict=True)]
+        # W_O last: reading it throws maps and masks out of the cache
+        return self._output(features, [m.hypothesis(P) for m, P in zip(modules, seen, strict=True)])
 
     def _output(self, features: Sequence[Tensor], hypotheses: Sequence[Tensor]) -> Tensor:
         z = features[-1].mean(dim=(2, 3))
