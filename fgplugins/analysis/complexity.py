@@ -175,7 +175,7 @@ def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules directly inside one, lists and dictionaries of modules opened."""
     for child_name, child in module.named_children():
         full = f'{name}.{child_name}' if name else child_name
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+        if type(child) in (nn.ModuleList, nn.ModuleDict):
             yield from _parts(full, child)
         else:
             yield full, child

@@ -189,7 +189,7 @@ class AttentionModule(nn.Module):
         """
         return F.linear(seen, self.W_O.weight.view(self.num_classes, -1))  # Eqs. 2, 3, 4
 
-    def forward_paper(self, Z: Tensor, H: Tensor) -> Tensor:
+    def hypothesis_paper(self, Z: Tensor, H: Tensor) -> Tensor:
         """The hypothesis (N, Y) in the paper's order: project at every position, then average."""
         H = self.weights(H)
         O = self.W_O(Z).unflatten(1, (-1, self.heads))  # Eq. 2: (N, Y, K, H, W)  # noqa: E741
@@ -198,6 +198,20 @@ class AttentionModule(nn.Module):
             return o.mean(dim=2)
         gH = (self.W_g(Z) * H).sum(dim=(2, 3)).tanh().softmax(dim=1)  # Eq. 5
         return (gH.unsqueeze(1) * o).sum(dim=2)  # Eq. 4
+
+
+class AttentionModules(nn.ModuleList):
+    """The modules of all levels."""
+
+    def forward(self, levels: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """The hypotheses (N, Y) of all levels, of their maps and masks."""
+        seen = [m(Z, H) for m, Z, H in zip(self, levels, masks, strict=True)]
+        # W_O last: reading it throws maps and masks out of the cache
+        return [m.hypothesis(P) for m, P in zip(self, seen, strict=True)]
+
+    def forward_paper(self, levels: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """`forward` in the paper's order of operations."""
+        return [m.hypothesis_paper(Z, H) for m, Z, H in zip(self, levels, masks, strict=True)]
 
 
 @register_method('warn')
@@ -253,7 +267,7 @@ class WARN(Method):
             )
         self.mix, self.base_grad, self.diversity = mix, base_grad, diversity
 
-        self.attention_modules = nn.ModuleList(
+        self.attention_modules = AttentionModules(
             AttentionModule(C, num_classes, heads, kernel_size, mask, gates)
             for C in self.in_channels
         )
@@ -267,14 +281,13 @@ class WARN(Method):
         """Scores (N, Y): logarithms, for the negative log-likelihood."""
         self.check_features(features)
         levels = self._levels(features)
-        return self._scores(features, levels, self._masks(levels))
+        return self._output(features, self.attention_modules(levels, self._masks(levels)))
 
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
         """`forward` with every attention module in the paper's order of operations."""
         self.check_features(features)
         levels = self._levels(features)
-        modules, masks = self.attention_modules, self._masks(levels)
-        hypotheses = [m.forward_paper(Z, H) for m, Z, H in zip(modules, levels, masks, strict=True)]
+        hypotheses = self.attention_modules.forward_paper(levels, self._masks(levels))
         return self._output(features, hypotheses)
 
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -287,7 +300,8 @@ class WARN(Method):
         self.check_features(features)
         levels = self._levels(features)
         masks = self._masks(levels)
-        terms = {'nll': negative_log_likelihood(self._scores(features, levels, masks), target)}
+        scores = self._output(features, self.attention_modules(levels, masks))
+        terms = {'nll': negative_log_likelihood(scores, target)}
         if self.diversity > 0:
             overlap = torch.stack([mask_diversity(H) for H in masks]).mean()
             terms['diversity'] = self.diversity * overlap
@@ -307,14 +321,6 @@ class WARN(Method):
 
     def _masks(self, levels: Sequence[Tensor]) -> list[Tensor]:
         return [m.masks(Z) for m, Z in zip(self.attention_modules, levels, strict=True)]
-
-    def _scores(
-        self, features: Sequence[Tensor], levels: Sequence[Tensor], masks: Sequence[Tensor]
-    ) -> Tensor:
-        modules = self.attention_modules
-        seen = [m(Z, H) for m, Z, H in zip(modules, levels, masks, strict=True)]
-        # W_O last: reading it throws maps and masks out of the cache
-        return self._output(features, [m.hypothesis(P) for m, P in zip(modules, seen, strict=True)])
 
     def _output(self, features: Sequence[Tensor], hypotheses: Sequence[Tensor]) -> Tensor:
         z = features[-1].mean(dim=(2, 3))
