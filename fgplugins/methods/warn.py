@@ -60,6 +60,7 @@ from fgplugins.methods.base import (
 __all__ = [
     'WARN',
     'AttentionModule',
+    'AttentionModules',
     'Convolution',
     'mask_diversity',
     'masked_patches',
