@@ -172,7 +172,7 @@ def count_complexity(
 
 
 def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules directly inside one, lists and dictionaries of modules opened."""
+    """The modules directly inside one; lists and dictionaries that run nothing are opened."""
     for child_name, child in module.named_children():
         full = f'{name}.{child_name}' if name else child_name
         if type(child) in (nn.ModuleList, nn.ModuleDict):

@@ -275,7 +275,7 @@ class WARN(Method):
         self.W_G = nn.Linear(self.in_channels[-1], self.taps + 1, bias=False) if gates else None
         if self.W_G is not None:
             nn.init.kaiming_normal_(self.W_G.weight)  # official code
-        self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else None
+        self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
         self.classifier = nn.Linear(self.in_channels[-1], num_classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -312,10 +312,8 @@ class WARN(Method):
         """GO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
-        c = self.W_G(scale_gradient(z, self.base_grad))
-        if self.gate_norm is not None:
-            c = self.gate_norm(c)
-        return c.tanh().softmax(dim=1)  # Eqs. 6, 7
+        c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6
+        return c.softmax(dim=1)  # Eq. 7
 
     def _levels(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [scale_gradient(Z, self.base_grad) for Z in features]
