@@ -46,11 +46,13 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['fgplugins', 'fgplugins.*']),
     install_requires=[
-        'torch>=2.4',
+        'torch>=2.6',
         'torchvision',
         'timm>=1.0.31',
+        'filelock',
         'fvcore',
         'numpy',
+        'pillow',
         'scikit-learn',
     ],
     extras_require={

@@ -4,6 +4,13 @@ Importing the package registers the timm models; MMPretrain configs name
 ``fgplugins.zoo_mmpretrain`` in their ``custom_imports``.
 """
 
+import sys
+
+if sys.argv[:1] == ['-m']:  # python -m fgplugins: Ctrl-C ends the imports quietly
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from fgplugins.checking import check_method  # first: it looks at what is registered
 from fgplugins.methods import Method, get_method, list_methods, register_method
 from fgplugins.methods.base import load_entry_points

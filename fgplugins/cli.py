@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,7 @@ def main_guard(main: Callable[[], None]) -> None:
 
     ``FGPLUGINS_TRACEBACK=1`` shows where an error came from.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tools import without it
     try:
         main()
     except UserError as error:

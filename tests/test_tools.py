@@ -43,7 +43,7 @@ def config(name: str) -> str:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    from fgplugins.zoo_mmpretrain.running import read_checkpoint
+    from fgplugins.zoo_mmpretrain.checkpoints import read_checkpoint
 
     return read_checkpoint(str(path))['state_dict']
 
@@ -172,7 +172,7 @@ class TestOwnFolder:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert 'num_classes: 3, counted in the data (the config says 200)' in done.stdout
-        assert 'starts from random weights; --pretrained loads' in done.stdout
+        assert 'starts from random weights; --pretrained downloads' in done.stdout
         state = weights(tmp_path / 'work_dirs/warn_r50_cub/epoch_1.pth')
         assert state['head.method.classifier.weight'].shape == (3, 512)
 
@@ -184,7 +184,7 @@ class TestOwnFolder:
             'test', 'warn_r50_cub', 'work_dirs/warn_r50_cub/epoch_1.pth', '--data-root', 'sea',
             '--cfg-options', 'model.backbone.depth=18', cwd=tmp_path,
         )  # fmt: skip
-        assert_one_error(done, 'is of 3 classes, the model has 2')
+        assert_one_error(done, "of 3 in the one, 'gull' of 2 in the other")
 
         done = tool(
             'train', 'gap_r50_cub', '--data-root', str(folder), '--pretrained', 'none.pth',
@@ -235,9 +235,9 @@ def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
             ['warn_cnn_digits', '--cfg-options', 'model.head.in_channels=[1,2,3,4]'],
             'set in_channels=[16, 32, 64, 128]',
         ),
-        (['warn_cnn_digits', '--cfg-options', 'model.head.headz=2'], "argument 'headz'"),
+        (['warn_cnn_digits', '--cfg-options', 'model.head.headz=2'], 'did you mean heads?'),
         (['warn_cnn_digits', '--cfg-options', 'heads'], "--cfg-options 'heads': must read KEY"),
-        (['warn_cnn_digits', '--cfg-options', 'modell.a=2'], "no 'modell'; did you mean model?"),
+        (['warn_cnn_digits', '--cfg-options', 'modell.a=2'], "no 'modell'; did you mean model "),
         (['warn_cnn_digits', '--cfg-options', 'model.head.num_classes=7'], 'data have 10 classes'),
         (['warn_cnn_digits', '--resume', 'none.pth'], "checkpoint 'none.pth' is not a file"),
         (['warn_cnn_digits', '--launcher', 'pytorch'], 'torchrun --nproc-per-node 2'),
@@ -274,10 +274,13 @@ def test_checkpoints_that_do_not_fit(run_tool: object, trained: tuple[Path, str]
     good = str(trained[0] / 'work_dirs/warn_cnn_digits/epoch_2.pth')
     small = ['--cfg-options', *SMALL]
     assert_one_error(
-        run_tool('test', config('gap_cnn_digits'), good, '--cfg-options',
+        run_tool('test', config('warn_cnn_digits'), good, '--cfg-options',
                    'model.backbone.widths=(8,8,8,8,8)'),
         'does not fit: backbone.timm_model',
     )  # fmt: skip
+    assert_one_error(
+        run_tool('test', config('gap_cnn_digits'), good, *small), 'was trained with WARNHead'
+    )
     garbage = trained[0] / 'garbage.pth'
     garbage.write_bytes(b'not a checkpoint')
     assert_one_error(

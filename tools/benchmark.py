@@ -10,6 +10,10 @@ order of operations, NAME:backbone has average pooling and a linear layer in the
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import contextlib
 import json

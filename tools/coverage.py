@@ -9,6 +9,10 @@ interrupted run goes on where it was, cells that were run are not run again unle
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import gc
 import logging

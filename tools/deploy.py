@@ -9,6 +9,10 @@ MMPretrain's own model. Of a config, the config to test it with is written besid
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 from pathlib import Path
 

@@ -9,6 +9,10 @@ For a method, the paper's own order of operations is counted beside ours, branch
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import contextlib
 import sys

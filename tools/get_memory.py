@@ -8,6 +8,10 @@ maps: exact numbers, the same on every machine.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import json
 from pathlib import Path

@@ -6,6 +6,10 @@ python tools/make_complexity.py --check
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import difflib
 import sys

@@ -7,6 +7,10 @@ r"""Draw where a trained model looks: every attention map laid over each image, 
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import inspect
 from pathlib import Path

@@ -8,6 +8,10 @@ random weights, and the ratio is the median over rounds.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import gc
 import json

@@ -6,6 +6,10 @@ python tools/test.py configs/siou_r50_cub.py work_dirs/siou_r50_cub/epoch_90.pth
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import json
 import math
@@ -17,11 +21,12 @@ from fgplugins.errors import UserError
 
 need_mmpretrain()
 
-from mmengine.evaluator import DumpResults  # noqa: E402
-from mmengine.registry import RUNNERS  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
-from fgplugins.zoo_mmpretrain import evaluation, running  # noqa: E402
+from fgplugins.zoo_mmpretrain import checkpoints, evaluation, running
+from fgplugins.zoo_mmpretrain.settings import drop_pretrained
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,38 +73,58 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError('--terms runs in one process: run it without --launcher')
 
 
-def print_numbers(numbers: dict[str, object], digits: int) -> None:
-    for name, value in numbers.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        print(f'{name}: ' + ', '.join(f'{v:.{digits}f}' for v in values))
-
-
 def plain(value: object) -> object:
-    """A metric as JSON has it, which knows neither NaN nor NumPy's numbers."""
+    """A metric as JSON has it, which knows neither tensors nor NumPy's numbers, nor NaN."""
+    if hasattr(value, 'tolist'):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (bool, str, type(None))) else str(value)
+
+
+def shown(value: object, digits: int) -> str:
+    """A metric in one line; a table in lines of its own."""
+    if isinstance(value, list) and any(isinstance(row, list) for row in value):
+        return '\n' + '\n'.join(shown(row, digits) for row in value)
+    if isinstance(value, list):
+        return ', '.join(shown(v, digits) for v in value)
+    if isinstance(value, float):
+        return f'{value:.{digits}f}'
+    return 'nan' if value is None else str(value)
+
+
+def print_numbers(numbers: dict[str, object], digits: int) -> None:
+    for name, value in numbers.items():
+        print(f'{name}: {shown(plain(value), digits)}')
 
 
 def main() -> None:
     args = parse_args()
     check_args(args)
     cfg = running.load_config(args)
+    if not args.work_dir:
+        cfg.work_dir = str(Path(cfg.work_dir) / 'test')  # a training's own files stay as they are
     running.set_launcher(cfg, args.launcher)
     running.prepare_loaders(cfg)
     if args.uncropped:
         evaluation.set_uncropped(cfg)
     if not args.terms:
         evaluation.set_deployed(cfg)
-    running.match_classes(cfg, ('test',), args.cfg_options)
+    drop_pretrained(cfg.model)  # the checkpoint has all of its own
+    classes = checkpoints.class_names(checkpoints.read_checkpoint(args.checkpoint))
+    running.match_classes(cfg, ('test',), args.cfg_options, (args.checkpoint, classes))
     model = running.check_model(cfg)
-    running.check_checkpoint(args.checkpoint, model)
+    checkpoints.check_checkpoint(args.checkpoint, model)
     del model
     if args.tta:
         evaluation.set_tta(cfg)
 
     cfg.load_from, cfg.resume = args.checkpoint, False
-    with running.harmless_checkpoints():
+    with checkpoints.harmless_checkpoints():
         with running.user_errors('runner'):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if args.out:

@@ -6,8 +6,13 @@ python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
+
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from fgplugins.cli import main_guard, need_mmpretrain
@@ -15,10 +20,11 @@ from fgplugins.errors import UserError
 
 need_mmpretrain()
 
-from mmengine.registry import RUNNERS  # noqa: E402
-from mmengine.runner import Runner, find_latest_checkpoint  # noqa: E402
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
-from fgplugins.zoo_mmpretrain import running  # noqa: E402
+from fgplugins.zoo_mmpretrain import checkpoints, running, work_folder
+from fgplugins.zoo_mmpretrain.settings import drop_pretrained, short_type
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +64,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def has_published_weights(name: str) -> bool:
+    """Whether timm knows where weights of a network are."""
+    import timm
+
+    if ':' in name:
+        return True  # a hub's, or a folder's
+    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return bool(found and found.has_weights)
+
+
 def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
     """Start the backbone from given or published weights, or say that it starts from none.
 
@@ -65,29 +81,36 @@ def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
         The weights of a file by name, to be checked against the backbone once it is built.
     """
     published, backbone = cfg.get('pretrained_weights'), cfg.model.backbone
+    is_timms = short_type(backbone) == 'TIMMBackbone'
+    if is_timms and published is None and has_published_weights(backbone.get('model_name')):
+        published = f"timm's weights of {backbone.model_name}"
     if weights is None:
-        if published and 'init_cfg' not in backbone:
+        if published and not any(backbone.get(key) for key in ('init_cfg', 'pretrained')):
             print(
-                'note: the backbone starts from random weights; --pretrained loads '
+                'note: the backbone starts from random weights; --pretrained downloads '
                 f'{published}, --pretrained FILE loads a file'
             )
+        return None
+    if weights == 'config' and is_timms and published:
+        backbone.pretrained = True  # timm knows where they are
         return None
     source = published if weights == 'config' else weights
     if source is None:
         raise UserError('--pretrained: this config names no weights; give a file or URL')
     if '://' in source:
-        if backbone.type == 'TIMMBackbone':
-            raise UserError('--pretrained of a TIMMBackbone takes a file; or set pretrained=True')
-        backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
+        if is_timms:
+            backbone.pretrained = True
+            backbone.pretrained_cfg_overlay = dict(url=source, hf_hub_id=None)
+        else:
+            backbone.init_cfg = dict(type='Pretrained', checkpoint=source)
         return None
     if not Path(source).is_file():
         raise UserError(f'--pretrained {source!r} is not a file')
-    content = running.read_checkpoint(source)
-    content = content.get('state_dict', content)
+    content = checkpoints.weights_of(checkpoints.read_checkpoint(source))
     if any(key.startswith('backbone.') for key in content):  # of a run of ours or of the zoo
         backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
         return {k.removeprefix('backbone.'): v for k, v in content.items()}
-    if backbone.type == 'TIMMBackbone':
+    if is_timms:
         backbone.pretrained = True
         backbone.pretrained_cfg_overlay = dict(file=source)
     else:
@@ -122,13 +145,35 @@ def find_resume(cfg: running.Config, resume: str | None) -> str | None:
         return cfg.get('load_from')
     cfg.resume = True
     if resume == 'auto':
-        found = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+        found = work_folder.latest_checkpoint(cfg.work_dir)
         if found is None:
             print(f'note: no checkpoint in {cfg.work_dir} to resume from; starting anew')
-        cfg.load_from = None
-        return found
+        resume = None if found is None else str(found)
     cfg.load_from = resume
     return resume
+
+
+def check_resume(path: str) -> tuple[dict, tuple[str, ...] | None]:
+    """A checkpoint that a training goes on from: its meta data, and the names of its classes.
+
+    Raises:
+        UserError: if it holds no more than weights.
+    """
+    content = checkpoints.read_checkpoint(path)
+    lacking = [key for key in ('optimizer', 'message_hub') if key not in content]
+    meta = content.get('meta')
+    if lacking or not isinstance(meta, dict) or not {'epoch', 'iter'} <= set(meta):
+        raise UserError(
+            f'--resume {path!r}: it holds weights, but not the state of a training: start from it '
+            f'by --cfg-options load_from={path}'
+        )
+    return meta, checkpoints.class_names(content)
+
+
+def is_finished(cfg: running.Config, meta: dict) -> bool:
+    """Whether a checkpoint is of the last epoch, or iteration, that the config asks for."""
+    length = {key: cfg.train_cfg.get(f'max_{key}s') for key in ('epoch', 'iter')}
+    return any(length[key] and meta[key] >= length[key] for key in length)
 
 
 def print_summary(runner: Runner) -> None:
@@ -142,9 +187,8 @@ def print_summary(runner: Runner) -> None:
         for name in scalars:
             if name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
                 lines.append(f'{name.removeprefix("val/")} {when}: {scalars[name].current():.2f}')
-    latest = find_latest_checkpoint(runner.work_dir)
     files = {
-        'checkpoint': Path(latest) if latest else None,
+        'checkpoint': work_folder.latest_checkpoint(folder),
         'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
         'attention maps': folder / 'attention_maps.png',
     }
@@ -152,9 +196,49 @@ def print_summary(runner: Runner) -> None:
     print('\n' + '\n'.join(lines))
 
 
+def build_runner(cfg: running.Config) -> Runner:
+    """Mmengine's runner, with what ``train()`` would build already built: mistakes are the user's.
+
+    What it saves of the config does not say where the initial weights came from: the checkpoints
+    hold them.
+    """
+    with running.user_errors('runner'):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with running.user_errors('train_cfg'):
+        _ = runner.train_loop
+    with running.user_errors('optim_wrapper'):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    drop_pretrained(runner.cfg.model)
+    if running.is_main_process():
+        runner.dump_config()
+    return runner
+
+
+def train(cfg: running.Config, finished: bool) -> None:
+    """Train, or test once more what is trained already."""
+    with checkpoints.harmless_checkpoints():
+        runner = build_runner(cfg)
+        try:
+            if not finished:
+                runner.train()
+            elif runner.val_loop is not None:
+                runner.val()
+            else:
+                runner.load_or_resume()
+        except KeyboardInterrupt:
+            print(
+                f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
+                f'{runner.work_dir}; go on with --resume and the same arguments'
+            )
+            raise
+    if running.is_main_process():
+        print_summary(runner)
+
+
 def main() -> None:
     args = parse_args()
     cfg = running.load_config(args)
+    running.check_length(cfg)
     running.set_launcher(cfg, args.launcher)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -165,39 +249,38 @@ def main() -> None:
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     running.prepare_loaders(cfg)
-    weights = set_pretrained(cfg, args.pretrained)
+    running.add_hooks(cfg)
+    checkpoint = find_resume(cfg, args.resume)
+    resuming = bool(checkpoint and cfg.get('resume'))
+    if resuming:
+        drop_pretrained(cfg.model)  # the checkpoint has all of its own
+    weights = None if resuming else set_pretrained(cfg, args.pretrained)
 
     # everything that can be wrong is tried before a file is written
-    running.match_classes(cfg, ('train', 'val'), args.cfg_options)
+    meta, classes = check_resume(checkpoint) if resuming else ({}, None)
+    known = (checkpoint, classes) if resuming else None
+    running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
     model = running.check_model(cfg)
     if weights is not None:
         check_pretrained(weights, model.backbone, args.pretrained)
-    elif args.pretrained:
+    elif args.pretrained and not resuming:
         with running.user_errors('--pretrained'):
             model.init_weights()  # downloads
-    checkpoint = find_resume(cfg, args.resume)
     if checkpoint:
-        running.check_checkpoint(checkpoint, model, complete=bool(cfg.get('resume')))
+        checkpoints.check_checkpoint(checkpoint, model, complete=resuming)
     del model
 
-    with running.harmless_checkpoints():
-        with running.user_errors('runner'):
-            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        # what train() would build is built here, where mistakes are the user's
-        with running.user_errors('train_cfg'):
-            _ = runner.train_loop
-        with running.user_errors('optim_wrapper'):
-            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        try:
-            runner.train()
-        except KeyboardInterrupt:
-            print(
-                f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
-                f'{runner.work_dir}; go on with --resume and the same arguments'
-            )
-            raise
-    if running.is_main_process():
-        print_summary(runner)
+    finished = resuming and is_finished(cfg, meta)
+    if finished:
+        print(f'note: {checkpoint} is of the last epoch already ({meta["epoch"]}): its result')
+    main_process = running.is_main_process()
+    with work_folder.one_run(cfg.work_dir) if main_process else nullcontext():
+        aside = (
+            None if resuming or not main_process else work_folder.set_earlier_aside(cfg.work_dir)
+        )
+        if aside:
+            print(f'note: the files of an earlier run are set aside in {aside}')
+        train(cfg, finished)
 
 
 if __name__ == '__main__':

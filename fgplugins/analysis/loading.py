@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.methods import Method, Regularizer
 
-__all__ = ['LoadedModel', 'add_model_arguments', 'load_model', 'parse_value']
+__all__ = [
+    'LoadedModel',
+    'add_model_arguments',
+    'load_classifier',
+    'load_model',
+    'pairs',
+    'parse_value',
+]
 
 
 @dataclass
@@ -86,7 +93,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = Fals
     )
 
 
-def _pairs(option: str, items: list[str]) -> dict[str, object]:
+def pairs(option: str, items: list[str]) -> dict[str, object]:
+    """The ``KEY=VALUE`` of an option.
+
+    Raises:
+        UserError: for anything else.
+    """
     wrong = next((item for item in items if '=' not in item), None)
     if wrong is not None:
         raise UserError(f'{option} {wrong!r}: must read KEY=VALUE')
@@ -117,7 +129,7 @@ def load_model(
     if timm.is_model(name.split('.')[0]) and not Path(name).is_file():
         if cfg_options:
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
-        kwargs = _pairs('--model-kwargs', model_kwargs or [])
+        kwargs = pairs('--model-kwargs', model_kwargs or [])
         return _from_timm(name, checkpoint, kwargs, training_only)
     try:
         from fgplugins.zoo_mmpretrain import running
@@ -135,7 +147,7 @@ def load_model(
         ) from None
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
-    options = _pairs('--cfg-options', cfg_options or [])
+    options = pairs('--cfg-options', cfg_options or [])
     return _from_config(name, checkpoint, options, training_only)
 
 
@@ -211,30 +223,62 @@ def _views(
 def _from_config(
     name: str, checkpoint: str | None, options: dict[str, object], training_only: bool
 ) -> LoadedModel:
-    from mmengine.dataset import Compose
-    from mmpretrain.registry import TRANSFORMS
-
-    from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, running
+    from fgplugins.zoo_mmpretrain import checkpoints, running
 
     cfg = running.load_config(
         argparse.Namespace(config=name, cfg_options=options, work_dir=None, data_root=None)
     )
     classes = None
     if checkpoint:
-        meta = running.read_checkpoint(checkpoint).get('meta') or {}
-        classes = (meta.get('dataset_meta') or {}).get('classes')
-        if classes and 'num_classes' in cfg.model.head and 'model.head.num_classes' not in options:
-            cfg.model.head.num_classes = len(classes)
-    if cfg.model.type.split('.')[-1] == FineGrainedClassifier.__name__:
+        classes = checkpoints.class_names(checkpoints.read_checkpoint(checkpoint))
+        head = cfg.model.get('head') or {}
+        if classes and 'num_classes' in head and 'model.head.num_classes' not in options:
+            head.num_classes = len(classes)
+    return load_classifier(Path(name).stem, cfg, checkpoint, classes, training_only)
+
+
+def load_classifier(
+    name: str,
+    cfg: object,
+    checkpoint: str | None,
+    classes: Sequence[str] | None = None,
+    training_only: bool = False,
+) -> LoadedModel:
+    """Build the model of a config of MMPretrain's kind.
+
+    Args:
+        name: what reports call it.
+        cfg: the config, an mmengine ``Config``.
+        checkpoint: file of weights; without it those of the config.
+        classes: names of the classes.
+        training_only: also load what exists in training only.
+
+    Raises:
+        UserError: if it cannot be built, has no test pipeline, or the weights do not fit.
+    """
+    from mmengine.dataset import Compose
+    from mmpretrain.registry import TRANSFORMS
+
+    from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, checkpoints, running
+    from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
+    from fgplugins.zoo_mmpretrain.settings import drop_pretrained, leaf_datasets, short_type
+
+    if short_type(cfg.model) == FineGrainedClassifier.__name__:
         cfg.model.deployed = not training_only
+    if checkpoint:
+        drop_pretrained(cfg.model)  # the checkpoint has all of its own
     model = running.check_model(cfg)
     model.eval()
     if checkpoint:
-        weights = running.check_checkpoint(checkpoint, model)
-        model.load_state_dict(weights.get('state_dict', weights))
+        weights = checkpoints.weights_of(checkpoints.check_checkpoint(checkpoint, model))
+        model.load_state_dict(weights, strict=isinstance(model, FineGrainedClassifier))
 
-    pipeline_cfg = cfg.test_dataloader.dataset.pipeline
-    pipeline = Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise UserError(f'{name}: the config has neither test_dataloader nor val_dataloader')
+    pipeline_cfg = leaf_datasets(loader.dataset)[0].pipeline
+    with running.user_errors('test pipeline'):
+        pipeline = Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
 
     def read_image(path: str) -> tuple[np.ndarray, Tensor]:
         packed = pipeline({'img_path': str(path)})
@@ -245,7 +289,7 @@ def _from_config(
             image = image[..., ::-1]
         return image, inputs
 
-    has_method = isinstance(model.head, MethodHead)
+    has_method = isinstance(getattr(model, 'head', None), MethodHead)
 
     def features(inputs: Tensor) -> list[Tensor]:
         return list(model.head.pre_logits(model.extract_feat(inputs)))
@@ -253,9 +297,10 @@ def _from_config(
     views = None
     if training_only and getattr(model, 'regularizer', None) is not None:
         views = _views(model.regularizer, features)
-    channels = cfg.model.backbone.get('in_channels', 3)
+    stated = (cfg.model.get('backbone') or {}).get('in_channels')
+    channels = stated or ask_image_channels(model)
     return LoadedModel(
-        Path(name).stem,
+        name,
         model,
         (channels, *pipeline_size(pipeline_cfg)),
         features if has_method else None,

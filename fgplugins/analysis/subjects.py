@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.analysis.complexity import set_paper_order
-from fgplugins.analysis.loading import LoadedModel, load_model
+from fgplugins.analysis.loading import LoadedModel, load_classifier, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 
@@ -207,16 +206,21 @@ def _from_checkpoint(
         pairs = [f'{key}={value!r}' for key, value in settings.items() if value is not None]
         return load_model(saved['arch'], path, [*pairs, *(model_kwargs or [])], cfg_options)
     try:
-        from fgplugins.zoo_mmpretrain.running import read_checkpoint
+        from fgplugins.zoo_mmpretrain import checkpoints
     except ImportError as error:
         raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
-    config = (read_checkpoint(path).get('meta') or {}).get('cfg')
-    if not config:
+    content = checkpoints.read_checkpoint(path)
+    cfg = checkpoints.saved_config(content, path)
+    if cfg is None:
         raise UserError(
             f'checkpoint {path!r} does not say what it is of: name the config or the timm model, '
             f'and pass --checkpoint {path}'
         )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f'{Path(path).stem}.py'
-        file.write_text(config, encoding='utf-8')
-        return load_model(str(file), path, model_kwargs, cfg_options)
+    if model_kwargs:
+        raise UserError(
+            f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
+        )
+    from fgplugins.zoo_mmpretrain.running import override
+
+    override(cfg, pairs('--cfg-options', cfg_options or []))
+    return load_classifier(Path(path).stem, cfg, path, checkpoints.class_names(content))

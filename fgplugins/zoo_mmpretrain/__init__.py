@@ -19,7 +19,9 @@ from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: 
 from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
     AttentionMapHook,
     EpochSeedHook,
+    FiniteGradientHook,
     RestrictionScheduleHook,
+    WorkFolderHook,
 )
 from fgplugins.zoo_mmpretrain.hub import register_configs  # noqa: E402
 from fgplugins.zoo_mmpretrain.losses import (  # noqa: E402
@@ -46,6 +48,7 @@ __all__ = [
     'EpochSeedHook',
     'FineGrainedClassifier',
     'FineGrainedImages',
+    'FiniteGradientHook',
     'LoadImage',
     'MaskDiversityLoss',
     'MethodHead',
@@ -53,5 +56,6 @@ __all__ = [
     'MultiLabelAUC',
     'RestrictionScheduleHook',
     'SoftIoULoss',
+    'WorkFolderHook',
     'register_configs',
 ]

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fgplugins.errors import UserError
 from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method
 from fgplugins.methods.base import check_gradient_path, first_line
@@ -48,6 +51,24 @@ def ask_view_size(
     return ask_sizes(backbone)[0]
 
 
+def read_maps(
+    backbone: nn.Module, neck: nn.Module | None, inputs: Tensor
+) -> Sequence[Tensor] | Tensor:
+    """What the backbone (and neck) gives for images, its maps as (N, C, H, W).
+
+    Some of timm's networks hand over (N, H, W, C), and say so.
+    """
+    maps = backbone(inputs)
+    if _channels_last(backbone):
+        maps = tuple(x.permute(0, 3, 1, 2) if x.ndim == 4 else x for x in maps)
+    return maps if neck is None else neck(maps)
+
+
+def _channels_last(backbone: nn.Module) -> bool:
+    network = getattr(backbone, 'timm_model', None)
+    return str(getattr(getattr(network, 'output_fmt', None), 'value', 'NCHW')) == 'NHWC'
+
+
 def probe_maps(
     backbone: nn.Module,
     neck: nn.Module | None = None,
@@ -75,8 +96,9 @@ def probe_maps(
         for height, width in sizes:
             try:
                 with torch.set_grad_enabled(gradients):
-                    features = backbone(torch.zeros(1, image_channels, height, width))
-                    features = features if neck is None else neck(features)
+                    features = read_maps(
+                        backbone, neck, torch.zeros(1, image_channels, height, width)
+                    )
                 break
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
                 failure = error
@@ -120,6 +142,27 @@ def ask_channels(
     return [f.shape[1] for f in probe_maps(backbone, neck, image_channels)]
 
 
+def _build_backbone(settings: dict) -> nn.Module:
+    """A backbone by its config.
+
+    Raises:
+        ValueError: if it is one of timm's, and has not the levels that are asked for.
+    """
+    try:
+        return MMPRETRAIN_MODELS.build(settings)
+    except IndexError as error:
+        levels, name = settings.get('out_indices'), settings.get('model_name')
+        if name is None or levels is None:
+            raise
+        import timm
+
+        count = len(timm.create_model(name, num_classes=0).feature_info)
+        raise ValueError(
+            f'{name} has {count} levels, 0 to {count - 1}; out_indices={tuple(levels)}: give '
+            f'out_indices={tuple(range(count - len(levels), count))}'
+        ) from error
+
+
 class SecondStream(BaseModule):
     """A second network of the backbone's architecture (and neck's), which exists in training only.
 
@@ -134,8 +177,7 @@ class SecondStream(BaseModule):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The maps (N, C_s, H_s, W_s), as the backbone (and neck) gives them."""
-        features = self.backbone(inputs)
-        return features if self.neck is None else self.neck(features)
+        return read_maps(self.backbone, self.neck, inputs)
 
 
 class FineGrainedClassifier(ImageClassifier):
@@ -230,7 +272,7 @@ class FineGrainedClassifier(ImageClassifier):
     ) -> tuple[nn.Module, nn.Module | None]:
         """A backbone and a neck from their configs; modules stay as they are."""
         if not isinstance(backbone, nn.Module):
-            backbone = MMPRETRAIN_MODELS.build(backbone)
+            backbone = _build_backbone(backbone)
         if neck is not None and not isinstance(neck, nn.Module):
             neck = MMPRETRAIN_MODELS.build(neck)
         return backbone, neck
@@ -255,10 +297,11 @@ class FineGrainedClassifier(ImageClassifier):
     @staticmethod
     def _wire(head: dict, backbone: nn.Module, neck: nn.Module | None, image_channels: int) -> dict:
         """The head's config with ``in_channels`` filled in or checked."""
-        cls = MMPRETRAIN_MODELS.get(head['type'])
+        cls = head['type']
+        cls = MMPRETRAIN_MODELS.get(cls) if isinstance(cls, str) else cls
         if not (isinstance(cls, type) and issubclass(cls, MethodHead)):
             return head
-        name, source = head['type'], type(backbone).__name__
+        name, source = cls.__name__, type(backbone).__name__
         stated = head.get('in_channels')
         try:
             given = ask_channels(backbone, neck, image_channels)
@@ -292,7 +335,10 @@ class FineGrainedClassifier(ImageClassifier):
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...]:
         """MMPretrain's."""
         with self._attention() if torch.is_grad_enabled() else nullcontext():
-            return super().extract_feat(inputs, stage)
+            if stage == 'pre_logits' or not _channels_last(self.backbone):
+                return super().extract_feat(inputs, stage)
+            neck = self.neck if self.with_neck and stage == 'neck' else None
+            return read_maps(self.backbone, neck, inputs)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's terms, and those of the method's training-only part."""
@@ -305,6 +351,49 @@ class FineGrainedClassifier(ImageClassifier):
             added = self.regularizer(inputs, maps, target, self.second_maps)
             terms |= {f'loss_{name}': value for name, value in added.items()}
         return terms
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """mmengine's; a term that is not finite ends the training.
+
+        Raises:
+            UserError: naming the term and the iteration.
+        """
+        loss, values = super().parse_losses(losses)
+        hub = MessageHub.get_current_instance()
+        for name, value in values.items():
+            if name != 'loss' and not value.isfinite().all():
+                raise UserError(
+                    f'the loss term {name!r} is {value.item()} in iteration '
+                    f'{hub.get_info("iter", 0) + 1}: lower the rate, or look at the images of '
+                    'that batch'
+                )
+        terms = {name: value.detach() for name, value in values.items()}
+        hub.update_info('loss_terms', terms, resumed=False)  # for who finds bad gradients
+        return loss, values
+
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """MMPretrain's depth of a parameter; the second network's are as deep as their twins."""
+        return super().get_layer_depth(param_name.removeprefix('second_stream.'))
+
+    @property
+    def _dataset_meta(self) -> dict:
+        """What MMPretrain's ``get_model`` notes of a checkpoint: the names of the classes."""
+        return self.__dict__.get('_classes_of_data', {})
+
+    @_dataset_meta.setter
+    def _dataset_meta(self, meta: dict) -> None:
+        count, classes = getattr(self.head, 'num_classes', None), meta.get('classes')
+        if count and classes and len(classes) != count:
+            # without a checkpoint, get_model takes the names that the type of data set has
+            if any(meta is getattr(d, 'METAINFO', None) for d in DATASETS.module_dict.values()):
+                meta = {}
+            else:
+                raise UserError(
+                    f'the checkpoint is of {len(classes)} classes, the model has {count}: give '
+                    f'get_model(..., head=dict(num_classes={len(classes)})), or the config that '
+                    'was saved in the work folder'
+                )
+        self.__dict__['_classes_of_data'] = meta
 
     def second_maps(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The second network's maps, of the levels that the method reads."""

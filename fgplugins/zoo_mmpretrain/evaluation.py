@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
 from fgplugins.zoo_mmpretrain.running import user_errors
+from fgplugins.zoo_mmpretrain.settings import leaf_datasets, short_type
 
 __all__ = ['mean_terms', 'set_deployed', 'set_tta', 'set_uncropped']
 
@@ -33,14 +34,17 @@ def set_tta(cfg: Config) -> None:
     Raises:
         UserError: if the views cannot be built.
     """
-    pipeline = cfg.test_dataloader.dataset.pipeline
     flips = [[dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]]
-    mirrored = dict(type='TestTimeAug', transforms=[*flips, [pipeline[-1]]])
-    views = cfg.get('tta_pipeline') or [*pipeline[:-1], mirrored]
-    with user_errors('tta_pipeline'):
-        for step in views:
-            TRANSFORMS.build(deepcopy(step))  # TestTimeAug puts what it builds into its settings
-    cfg.test_dataloader.dataset.pipeline = views
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        *steps, pack = dataset.pipeline
+        mirrored = dict(type='TestTimeAug', transforms=[*flips, [pack]])
+        views = cfg.get('tta_pipeline') or [*steps, mirrored]
+        with user_errors('tta_pipeline'):
+            for step in views:
+                TRANSFORMS.build(
+                    deepcopy(step)
+                )  # TestTimeAug puts what it builds into its settings
+        dataset.pipeline = views
     wrapper = cfg.get('tta_model') or dict(type='AverageClsScoreTTA')
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
 
@@ -55,13 +59,13 @@ def set_uncropped(cfg: Config) -> None:
     Raises:
         UserError: if the test pipeline does not crop, so that nothing would change.
     """
-    loader = cfg.test_dataloader
-    whole = [step for step in loader.dataset.pipeline if 'crop_size' not in step]
-    if len(whole) == len(loader.dataset.pipeline):
-        steps = ', '.join(step.type for step in whole)
-        raise UserError(f'--uncropped: the test pipeline of this config crops nothing: {steps}')
-    loader.dataset.pipeline = whole
-    loader.batch_size = 1
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        whole = [step for step in dataset.pipeline if 'crop_size' not in step]
+        if len(whole) == len(dataset.pipeline):
+            steps = ', '.join(short_type(step) for step in whole)
+            raise UserError(f'--uncropped: the test pipeline of this config crops nothing: {steps}')
+        dataset.pipeline = whole
+    cfg.test_dataloader.batch_size = 1
 
 
 def mean_terms(model: BaseModel, loader: Iterable[dict]) -> dict[str, float]:

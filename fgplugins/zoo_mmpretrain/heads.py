@@ -6,6 +6,7 @@ names. Third parties' methods become heads the same way, when they are registere
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 
@@ -74,6 +75,14 @@ class MethodHead(ClsHead):
                 f'describes {len(in_channels)} maps'
             )
         self.method = self.method_class(in_channels, num_classes, **hyperparameters)
+
+    @classmethod
+    def arguments(cls) -> set[str] | None:
+        """The names of all that the head takes, the method's included; None if that takes any."""
+        own = list(inspect.signature(cls.method_class.__init__).parameters.values())[3:]
+        if any(p.kind is p.VAR_KEYWORD for p in own):
+            return None
+        return {'num_classes', 'in_channels', 'taps', 'topk', 'init_cfg', *(p.name for p in own)}
 
     @property
     def num_classes(self) -> int:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank, master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from fgplugins.analysis.attention_maps import draw_attention
+from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
 
-__all__ = ['AttentionMapHook', 'EpochSeedHook', 'RestrictionScheduleHook', 'seed_worker']
+__all__ = [
+    'AttentionMapHook',
+    'EpochSeedHook',
+    'FiniteGradientHook',
+    'RestrictionScheduleHook',
+    'WorkFolderHook',
+    'seed_worker',
+]
 
 
 def seed_worker(worker_id: int) -> None:
@@ -74,6 +84,54 @@ class RestrictionScheduleHook(Hook):
             )
         past = runner.epoch - self.begin
         regularizer.restricted = past < 0 or past // self.period % 2 == 1
+
+
+class FiniteGradientHook(Hook):
+    """Ends the training before a gradient that is not finite spoils the weights.
+
+    Where gradients are scaled (float16), the scaler leaves such steps out by itself, and this hook
+    does not see them.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        wrapper = runner.optim_wrapper
+        names = {id(p): name for name, p in runner.model.named_parameters()}
+
+        def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            parameters = [p for group in optimizer.param_groups for p in group['params']]
+            parameters = [p for p in parameters if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            if not gradients or torch.nn.utils.get_total_norm(gradients).isfinite():
+                return
+            terms = runner.message_hub.get_info('loss_terms', {})
+            listed = ', '.join(f'{name} {float(value):.3g}' for name, value in terms.items())
+            bad = next((p for p in parameters if not p.grad.isfinite().all()), parameters[0])
+            raise UserError(
+                f'the gradient of {names.get(id(bad), "a parameter")} is not finite in iteration '
+                f'{runner.iter + 1}' + (f' ({listed})' if listed else '') + ': lower the rate'
+            )
+
+        for optimizer in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            optimizer.optimizer.register_step_pre_hook(check)
+
+
+class WorkFolderHook(Hook):
+    """Lets a run go on in a folder that was moved or copied, and runs no code of a checkpoint.
+
+    mmengine keeps the paths of the best and the last checkpoint, and removes a best one that is
+    surpassed: in a copy that would be the original's.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint.get('meta', {}).pop('config', None)  # mmengine would execute it
+        if any(isinstance(hook, CheckpointHook) and hook.out_dir for hook in runner.hooks):
+            return  # checkpoints are kept elsewhere
+        known = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        for key, saved in known.items():
+            if isinstance(saved, str) and key.startswith(('best_ckpt', 'last_ckpt')):
+                known[key] = str(Path(runner.work_dir) / re.split(r'[\\/]', saved)[-1])
 
 
 class AttentionMapHook(Hook):
@@ -136,4 +194,6 @@ def draw_samples(
 register(FUNCTIONS, seed_worker)
 register(HOOKS, EpochSeedHook)
 register(HOOKS, AttentionMapHook)
+register(HOOKS, FiniteGradientHook)
+register(HOOKS, WorkFolderHook)
 register(HOOKS, RestrictionScheduleHook)

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import get_dist_info
-from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope, init_default_scope
-from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 
 import fgplugins
 from fgplugins.cli import one_line
 from fgplugins.errors import UserError, did_you_mean
+from fgplugins.zoo_mmpretrain.checkpoints import check_same_classes
+from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
+from fgplugins.zoo_mmpretrain.settings import (
+    check_overrides,
+    drop_inherited,
+    leaf_datasets,
+    name_types,
+    registered_names,
+    short_type,
+)
+from fgplugins.zoo_mmpretrain.work_folder import latest_checkpoint
 
 __all__ = [
     'add_config_arguments',
-    'check_checkpoint',
+    'add_hooks',
+    'check_length',
     'check_model',
     'configs_folder',
     'find_config',
+    'is_main_process',
     'load_config',
     'match_classes',
+    'override',
     'prepare_loaders',
-    'read_checkpoint',
     'set_amp',
     'set_launcher',
     'shipped_configs',
@@ -40,17 +51,6 @@ __all__ = [
 ]
 
 SPLITS = ('train', 'val', 'test')
-# what mmengine's runner reads of a config besides its own arguments
-RUNNER_SECTIONS = (
-    'activation_checkpointing',
-    'compile',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'sync_bn',
-)
 # what MMPretrain's own data sets expect; their errors only say what was not found
 ZOO_LAYOUTS = {
     'ImageNet': 'train/<class>/*.JPEG and val/<class>/*.JPEG',
@@ -68,21 +68,9 @@ def _one_line(error: BaseException) -> str:
     if missing:
         name, _, registry = missing.groups()
         return f'type={name!r} is not a registered {registry}' + did_you_mean(
-            name, _registered(registry)
+            name, sorted(registered_names(registry))
         )
     return text
-
-
-def _registered(name: str) -> list[str]:
-    """Everything known under a registry's name, in MMPretrain, mmengine and here."""
-    import mmpretrain.registry as zoo
-
-    found: set[str] = set()
-    for registry in vars(zoo).values():
-        while getattr(registry, 'name', None) == name:
-            found.update(registry.module_dict)
-            registry = registry.parent
-    return sorted(found)
 
 
 @contextmanager
@@ -96,6 +84,7 @@ def user_errors(what: str) -> Iterator[None]:
         AssertionError,
         AttributeError,
         ImportError,
+        IndexError,
         KeyError,
         OSError,
         RuntimeError,
@@ -175,14 +164,18 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config named on the command line, with its overrides, work and data folders."""
     path = find_config(args.config)
+    overrides = args.cfg_options or {}
     with user_errors(f'config {path}'):
         cfg = Config.fromfile(path)
-        if args.cfg_options:
-            _check_overrides(cfg, args.cfg_options)
-            cfg.merge_from_dict(args.cfg_options)
-            _say_schedule(cfg, args.cfg_options)
+        cfg = Config(name_types(cfg.to_dict()), filename=cfg.filename)
+    override(cfg, overrides)
+    for note in drop_inherited(cfg, path, overrides):
+        print(f'note: {note}')
+    _say_schedule(cfg, overrides)
     if args.work_dir:
         cfg.work_dir = args.work_dir
+    elif latest_checkpoint(path.parent):  # the config of a run, in its folder wherever that is now
+        cfg.work_dir = str(path.parent)
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / path.stem)
     if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
@@ -190,23 +183,20 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root is not None:
         for dataset in _datasets(cfg):
             dataset.data_root = args.data_root
-    if DefaultScope.get_current_instance() is None:
-        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
 
 
-def _check_overrides(cfg: Config, overrides: dict[str, object]) -> None:
-    """Refuse to override what neither the config has nor mmengine's runner reads.
+def override(cfg: Config, overrides: dict[str, object]) -> None:
+    """Change settings of a config in place, as ``--cfg-options`` does, under its scope.
 
     Raises:
-        UserError: naming sections that are close.
+        UserError: for what the config has no place for, or that would change nothing.
     """
-    known = {*cfg, *inspect.signature(Runner).parameters, *RUNNER_SECTIONS}
-    for key in overrides:
-        section = key.split('.')[0]
-        if section not in known:
-            hint = did_you_mean(section, known)
-            raise UserError(f'--cfg-options {key}: the config has no {section!r}{hint}')
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    with user_errors('--cfg-options'):
+        check_overrides(cfg, overrides)
+        cfg.merge_from_dict(overrides)
 
 
 def _say_schedule(cfg: Config, overrides: dict[str, object]) -> None:
@@ -230,22 +220,15 @@ def _say_schedule(cfg: Config, overrides: dict[str, object]) -> None:
 
 
 def _datasets(cfg: Config) -> list[ConfigDict]:
-    """The innermost data set of each split, inside whatever wrappers."""
-    found = []
-    for split in SPLITS:
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            dataset = loader.dataset
-            while 'dataset' in dataset:
-                dataset = dataset.dataset
-            found.append(dataset)
-    return found
+    """The innermost data sets of each split, inside whatever wrappers."""
+    loaders = (cfg.get(f'{split}_dataloader') for split in SPLITS)
+    return [leaf for loader in loaders if loader for leaf in leaf_datasets(loader.dataset)]
 
 
 @contextmanager
 def _say_layout(dataset: ConfigDict) -> Iterator[None]:
     """Add to what MMPretrain says of a folder that it cannot read how the folder should look."""
-    layout = ZOO_LAYOUTS.get(str(dataset.get('type')).rsplit('.', 1)[-1])
+    layout = ZOO_LAYOUTS.get(short_type(dataset))
     try:
         yield
     except OSError as error:
@@ -258,7 +241,10 @@ def _say_layout(dataset: ConfigDict) -> Iterator[None]:
 
 
 def match_classes(
-    cfg: Config, splits: tuple[str, ...], overrides: dict | None = None
+    cfg: Config,
+    splits: tuple[str, ...],
+    overrides: dict | None = None,
+    checkpoint: tuple[str, Sequence[str] | None] | None = None,
 ) -> dict[str, object]:
     """Build the data sets, so that what is wrong with them is said first; fit the model to them.
 
@@ -268,32 +254,38 @@ def match_classes(
         cfg: changed in place.
         splits: which of 'train', 'val', 'test' will be used.
         overrides: what the user gave by ``--cfg-options``.
+        checkpoint: path of a checkpoint that the data have to fit, and the names of its classes.
+            Data whose classes are the same in another order are read in the checkpoint's order,
+            where the data set can do that.
 
     Returns:
         The built data sets by split.
 
     Raises:
-        UserError: if a data set cannot be built, or has another number of classes than demanded.
+        UserError: if a data set cannot be built, or has other classes than demanded.
     """
-    from mmpretrain.registry import DATASETS
-
-    built = {}
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            with user_errors(f'{split} data'), _say_layout(loader.dataset):
-                built[split] = DATASETS.build(loader.dataset)
-                if len(built[split]) == 0:
-                    raise UserError(f'the {split} data are empty')
+    built = _build_datasets(cfg, splits)
     if not built:
         raise UserError(f'the config has no data for {" or ".join(splits)}')
-    counts = {s: len(d.metainfo['classes']) for s, d in built.items() if d.metainfo.get('classes')}
+    path, theirs = checkpoint or ('', None)
+    if theirs and any(_reordered(theirs, d) for d in built.values()):
+        for dataset in _datasets(cfg):
+            if short_type(dataset) == FineGrainedImages.__name__:
+                dataset.metainfo = dict(dataset.get('metainfo') or {}, classes=list(theirs))
+        built = _build_datasets(cfg, splits)
+        print(f'note: the classes of the data are put in the order of checkpoint {path!r}, by name')
+    names = {s: tuple(d.metainfo['classes']) for s, d in built.items() if _names(d)}
+    for split, ours in names.items():
+        if theirs:
+            owner, hint = f'checkpoint {path!r}', 'use the data it was trained on'
+            check_same_classes(theirs, ours, owner, f'the {split} data', hint)
+    first = next(iter(names), None)
+    for split in names:
+        check_same_classes(names[first], names[split], f'the {first} data', f'the {split} data')
     head = cfg.model.get('head') or {}
-    if not counts or 'num_classes' not in head:
+    if first is None or 'num_classes' not in head:
         return built
-    if len(set(counts.values())) > 1:
-        raise UserError(f'the splits differ in their number of classes: {counts}')
-    count = next(iter(counts.values()))
+    count = len(names[first])
     demanded = (overrides or {}).get('model.head.num_classes')
     if demanded is not None and demanded != count:
         raise UserError(f'model.head.num_classes={demanded}, but the data have {count} classes')
@@ -305,14 +297,34 @@ def match_classes(
     return built
 
 
+def _build_datasets(cfg: Config, splits: tuple[str, ...]) -> dict[str, object]:
+    built = {}
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            with user_errors(f'{split} data'), _say_layout(loader.dataset):
+                built[split] = DATASETS.build(loader.dataset)
+                if len(built[split]) == 0:
+                    raise UserError(f'the {split} data are empty')
+    return built
+
+
+def _names(dataset: object) -> tuple[str, ...]:
+    """The names of a data set's classes; none if it has none."""
+    return tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+
+
+def _reordered(theirs: Sequence[str], dataset: object) -> bool:
+    ours = _names(dataset)
+    return tuple(theirs) != ours and set(theirs) == set(ours)
+
+
 def check_model(cfg: Config) -> nn.Module:
     """Build the model once, before the runner creates its folder.
 
     Raises:
         UserError: if the config's model cannot be built.
     """
-    from mmpretrain.registry import MODELS
-
     model_cfg = ConfigDict(cfg.model.to_dict())
     if cfg.get('data_preprocessor'):
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -331,101 +343,29 @@ def prepare_loaders(cfg: Config) -> None:
             loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
 
 
-# -------------------------------------------------------------------------------------- checkpoints
-
-
-def _history_method(owner: object, name: str) -> object:
-    """The one use that mmengine's message hub has for ``getattr``, and no other."""
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise UserError(f'the checkpoint asks for {owner!r}.{name}')
-    return getattr(owner, name)
-
-
-def _harmless() -> list[object]:
-    """What mmengine's checkpoints hold besides tensors."""
-    import numpy as np
-
-    core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    numbers = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', 'b1')]
-    return [
-        (_history_method, 'builtins.getattr'),
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        core._reconstruct,
-        core.scalar,
-        *numbers,
-    ]
-
-
-@contextmanager
-def harmless_checkpoints() -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints, and no code."""
-    with torch.serialization.safe_globals(_harmless()):
-        yield
-
-
-def read_checkpoint(path: str) -> dict:
-    """A checkpoint file, without running any code it may carry.
-
-    Raises:
-        UserError: if the file is absent, damaged, or holds more than data.
-    """
-    if not Path(path).is_file():
-        raise UserError(f'checkpoint {path!r} is not a file')
-    try:
-        with harmless_checkpoints():
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f'checkpoint {path!r} cannot be read: {_one_line(error)[:200]}') from None
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'checkpoint {path!r} holds a {type(checkpoint).__name__}, not weights')
-    return checkpoint
-
-
-def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict:
-    """Read a checkpoint and refuse one that was not made for this model.
-
-    Args:
-        path: the file.
-        model: what it should fit.
-        complete: every weight of the model must be in it.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UserError: naming the number of classes, or the first weight, that does not fit.
-    """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.get('state_dict', checkpoint)
-    weights = {k.removeprefix('module.'): v for k, v in weights.items()}
-    own = model.state_dict()
-    wrong = [k for k in own if k in weights and weights[k].shape != own[k].shape]
-    if wrong:
-        classes = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        theirs, ours = len(classes.get('classes') or ()), getattr(model.head, 'num_classes', None)
-        if theirs and ours and theirs != ours:
-            raise UserError(
-                f'checkpoint {path!r} is of {theirs} classes, the model has {ours}: '
-                'use the data or config it was trained with'
-            )
-        raise UserError(
-            f'checkpoint {path!r} does not fit: {wrong[0]} is {tuple(weights[wrong[0]].shape)} '
-            f'in it and {tuple(own[wrong[0]].shape)} in the model'
-        )
-    missing = [k for k in own if k not in weights]
-    if missing and (complete or len(missing) == len(own)):
-        raise UserError(
-            f'checkpoint {path!r} is of another model: it lacks {missing[0]}'
-            + (f' and {len(missing) - 1} more' if len(missing) > 1 else '')
-        )
-    return checkpoint
-
-
 # ---------------------------------------------------------------------------------- how it is run
+
+
+def add_hooks(cfg: Config) -> None:
+    """The hooks that every training has, whatever its config."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    known = {short_type(hook) for hook in hooks if isinstance(hook, dict)}
+    for name in ('FiniteGradientHook', 'WorkFolderHook'):
+        if name not in known:
+            hooks.append(ConfigDict(type=f'fgplugins.{name}'))
+    cfg.custom_hooks = hooks
+
+
+def check_length(cfg: Config) -> None:
+    """Refuse a training without a step.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key in ('max_epochs', 'max_iters'):
+        length = (cfg.get('train_cfg') or {}).get(key)
+        if length is not None and (not isinstance(length, int) or length < 1):
+            raise UserError(f'train_cfg.{key}={length!r}: must be a whole number, 1 or more')
 
 
 def set_amp(cfg: Config) -> None:
@@ -464,4 +404,7 @@ def set_launcher(cfg: Config, launcher: str) -> None:
 
 
 def is_main_process() -> bool:
-    return get_dist_info()[0] == 0
+    """Whether this is the first process, also before the others are met."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return get_dist_info()[0] == 0
+    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0

@@ -1,0 +1,359 @@
+"""Checkpoints as data: weights, class names and the config, read without running any code."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import root as root_registries
+from torch import Tensor, nn
+
+from fgplugins.cli import one_line
+from fgplugins.errors import UserError
+from fgplugins.zoo_mmpretrain.classifier import TRAINING_ONLY, FineGrainedClassifier
+from fgplugins.zoo_mmpretrain.heads import MethodHead
+
+__all__ = [
+    'check_checkpoint',
+    'check_same_classes',
+    'class_names',
+    'harmless_checkpoints',
+    'read_checkpoint',
+    'read_literals',
+    'saved_config',
+    'weights_of',
+]
+
+# what a model is rebuilt and tested with; the rest of a saved config is of no use to a reader
+KEPT_SECTIONS = ('model', 'data_preprocessor', 'test_dataloader')
+SCOPES = ('mmengine', 'mmpretrain', 'mmcls', 'fgplugins')
+# settings that would import modules or fetch code
+CODE_KEYS = ('custom_imports', 'trust_remote_code')
+
+
+# ------------------------------------------------------------------------------------ reading files
+
+
+def _history_method(owner: object, name: str) -> object:
+    """The one use that mmengine's message hub has for ``getattr``, and no other."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UserError(f'the checkpoint asks for {owner!r}.{name}')
+    return getattr(owner, name)
+
+
+def _harmless() -> list[object]:
+    """What mmengine's checkpoints hold besides tensors."""
+    import numpy as np
+
+    core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numbers = [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', 'b1')]
+    return [
+        (_history_method, 'builtins.getattr'),
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        core._reconstruct,
+        core.scalar,
+        *numbers,
+    ]
+
+
+@contextmanager
+def harmless_checkpoints() -> Iterator[None]:
+    """Let ``torch.load`` read mmengine's checkpoints, and no code, whoever calls it in here.
+
+    mmengine reads a file that holds more than data a second time with code allowed; torch's own
+    switch forbids that.
+    """
+    switch = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(switch)
+    os.environ[switch] = '1'
+    try:
+        with torch.serialization.safe_globals(_harmless()):
+            yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
+
+
+def read_checkpoint(path: str) -> dict:
+    """A checkpoint file, without running any code it may carry.
+
+    Raises:
+        UserError: if the file is absent, damaged, or holds more than data.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'checkpoint {path!r} is not a file')
+    try:
+        with harmless_checkpoints():
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'checkpoint {path!r} cannot be read: {one_line(error)[:200]}') from None
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'checkpoint {path!r} holds a {type(checkpoint).__name__}, not weights')
+    return checkpoint
+
+
+def weights_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The weights by name, without the prefix that a wrapper for several processes adds."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {key.removeprefix('module.'): value for key, value in weights.items()}
+
+
+def _meta(checkpoint: dict) -> dict:
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, dict) else {}
+
+
+# ------------------------------------------------------------------------------------ saved configs
+
+
+def read_literals(text: str) -> dict[str, Any]:
+    """The settings of a config as mmengine writes it, read as data.
+
+    Args:
+        text: lines ``name = value``; a value is made of numbers, strings, lists, tuples and
+            dictionaries, ``dict(key=value)`` included.
+
+    Raises:
+        ValueError: for anything else, such as an import or a call.
+    """
+    settings = {}
+    for statement in ast.parse(text).body:
+        if not (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            raise ValueError(f'line {statement.lineno} is not "name = value"')
+        settings[statement.targets[0].id] = _literal(statement.value)
+    return settings
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict') or node.args:
+            raise ValueError(f'line {node.lineno} calls {ast.unparse(node.func)[:60]}')
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError(f'line {node.lineno} unpacks a dictionary')
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        if None in node.keys:
+            raise ValueError(f'line {node.lineno} unpacks a dictionary')
+        return {
+            _literal(key): _literal(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+        }
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(item) for item in node.elts)
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+        return float(node.id)
+    if isinstance(node, ast.Attribute):
+        return _path(node)  # a type given as a class
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(
+            f'line {node.lineno} holds more than data: {ast.unparse(node)[:60]}'
+        ) from None
+
+
+def _path(node: ast.expr) -> str:
+    """``a.b.C`` as a string."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f'{_path(node.value)}.{node.attr}'
+    raise ValueError(f'line {node.lineno} holds more than data: {ast.unparse(node)[:60]}')
+
+
+def _settings(checkpoint: dict) -> dict[str, Any] | None:
+    """The settings that a checkpoint was trained by, as far as they are data; None without any."""
+    text = _meta(checkpoint).get('cfg')
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return read_literals(text)
+
+
+def saved_config(checkpoint: dict, path: str) -> Config | None:
+    """The config that a checkpoint carries: its model and test data; None if it carries none.
+
+    Nothing of it is executed, and only what is registered already can be named in it.
+
+    Raises:
+        UserError: if it holds more than data, or names something that is not registered.
+    """
+    try:
+        settings = _settings(checkpoint)
+        if settings is None:
+            return None
+        kept = {key: settings[key] for key in KEPT_SECTIONS if settings.get(key)}
+        _check_harmless(kept)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise UserError(
+            f'checkpoint {path!r}: its config is not read, since {one_line(error)}: name the '
+            f'config itself, and pass --checkpoint {path!r}'
+        ) from None
+    scope = settings.get('default_scope')
+    kept['default_scope'] = scope if scope in SCOPES else 'mmpretrain'
+    return Config(kept)
+
+
+def _check_harmless(settings: object) -> None:
+    """Refuse settings that would run more than the constructors that are registered.
+
+    mmengine takes a type that it does not know for the path of any object, and imports it.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            if key in CODE_KEYS:
+                raise ValueError(f'it asks for {key}={value!r}')
+            if key in ('type', '_scope_') and not isinstance(value, str):
+                raise ValueError(f'it names {key}={value!r}')
+            if key == '_scope_' and value not in SCOPES:
+                raise ValueError(f'it names the scope {value!r}')
+            if key == 'type' and not _is_registered(value):
+                raise ValueError(f'it names {value!r}, which is not registered')
+            _check_harmless(value)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            _check_harmless(value)
+
+
+def _is_registered(name: str) -> bool:
+    """Whether a type is in one of the zoos' registries: by its name, or by its own path."""
+    scope, _, plain = name.rpartition('.')
+    found = list(_registered_items())
+    if scope in ('', *SCOPES) and any(known == plain for known, _ in found):
+        return True
+    target = getattr(sys.modules.get(scope), plain, None)  # looked up, never imported
+    return target is not None and any(item is target for _, item in found)
+
+
+def _registered_items() -> Iterator[tuple[str, object]]:
+    import mmpretrain.registry as zoo
+
+    from fgplugins.zoo_mmpretrain import registry as ours
+
+    seen: set[int] = set()
+    for place in (root_registries, zoo, ours):
+        for registry in vars(place).values():
+            modules = getattr(registry, 'module_dict', None)
+            if isinstance(modules, dict) and id(modules) not in seen:
+                seen.add(id(modules))
+                yield from modules.items()
+
+
+def _saved_head(checkpoint: dict) -> str | None:
+    """The type of the head that a checkpoint was trained with, where it says so."""
+    try:
+        model = (_settings(checkpoint) or {}).get('model')
+        head = model.get('head', {}) if isinstance(model, dict) else {}
+        return str(head['type']).rsplit('.', 1)[-1]
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError):
+        return None
+
+
+# --------------------------------------------------------------------------------------- what fits
+
+
+def class_names(checkpoint: dict) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint was trained on, in order; None if not kept."""
+    names = (_meta(checkpoint).get('dataset_meta') or {}).get('classes')
+    return tuple(str(name) for name in names) if names else None
+
+
+def check_same_classes(
+    first: Sequence[str], second: Sequence[str], owner: str, other: str, hint: str = ''
+) -> None:
+    """Refuse classes of other names, or the same in another order.
+
+    Args:
+        first: names of classes, in order.
+        second: names of those that they meet.
+        owner: what has the first, as ``checkpoint 'a.pth'``.
+        other: what has the second.
+        hint: what would work.
+
+    Raises:
+        UserError: naming the first class that differs.
+    """
+    if tuple(first) == tuple(second):
+        return
+    shared = min(len(first), len(second))
+    i = next((i for i in range(shared) if first[i] != second[i]), shared)
+    names = [repr(names[i]) if i < len(names) else 'none' for names in (first, second)]
+    order = ' (the same names in another order)' if set(first) == set(second) else ''
+    raise UserError(
+        f'{owner} and {other} have other classes{order}: class {i} is {names[0]} of '
+        f'{len(first)} in the one, {names[1]} of {len(second)} in the other{hint and ": "}{hint}'
+    )
+
+
+def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict:
+    """Read a checkpoint and refuse one that was not made for this model.
+
+    Args:
+        path: the file.
+        model: what it should fit.
+        complete: it must be a checkpoint of this very model; else one that part of the model
+            starts from.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UserError: naming the number of classes, the method, or the first weight that does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    weights, own = weights_of(checkpoint), model.state_dict()
+    head, saved = type(getattr(model, 'head', None)), _saved_head(checkpoint)
+    if issubclass(head, MethodHead) and saved not in (None, head.__name__):
+        raise UserError(
+            f'checkpoint {path!r} is of another method: it was trained with {saved}, the model has '
+            f'{head.__name__}: use its own config'
+        )
+    wrong = [k for k in own if k in weights and weights[k].shape != own[k].shape]
+    if wrong:
+        theirs = len(class_names(checkpoint) or ())
+        ours = getattr(getattr(model, 'head', None), 'num_classes', None)
+        if theirs and ours and theirs != ours:
+            raise UserError(
+                f'checkpoint {path!r} is of {theirs} classes, the model has {ours}: '
+                'use the data or config it was trained with'
+            )
+        raise UserError(
+            f'checkpoint {path!r} does not fit: {wrong[0]} is {tuple(weights[wrong[0]].shape)} '
+            f'in it and {tuple(own[wrong[0]].shape)} in the model'
+        )
+    missing = [k for k in own if k not in weights]
+    if missing and (complete or len(missing) == len(own)):
+        raise UserError(f'checkpoint {path!r} is of another model: it lacks {_first_of(missing)}')
+    besides = [k for k in weights if k not in own and not k.startswith(TRAINING_ONLY)]
+    if besides and complete and isinstance(model, FineGrainedClassifier):
+        raise UserError(
+            f'checkpoint {path!r} is of another model: besides what this one has, it holds '
+            f'{_first_of(besides)}'
+        )
+    return checkpoint
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] + (f' and {len(names) - 1} more' if len(names) > 1 else '')

@@ -1,0 +1,94 @@
+"""The folder of a run: one run at a time, found again wherever it was moved to, never mixed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fgplugins.errors import UserError
+
+__all__ = ['latest_checkpoint', 'one_run', 'set_earlier_aside']
+
+LAST = 'last_checkpoint'  # mmengine's file; it holds the path that the checkpoint was saved to
+LOCK = '.fgplugins.lock'
+RUN = re.compile(r'\d{8}_\d{6}(_\d+)?')  # the folder of a run's log, named by its time
+CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+RESULTS = ('best_*.pth', 'epoch_*.pth', 'iter_*.pth', LAST, 'attention_maps.png')
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint in a folder, wherever the folder was when it was saved.
+
+    Returns:
+        The one that the run named last, or else the one of the highest number; None without any.
+    """
+    folder, saved = Path(folder), ''
+    if (folder / LAST).is_file():
+        saved = (folder / LAST).read_text(encoding='utf-8').strip()
+        here = folder / re.split(r'[\\/]', saved)[-1]
+        if here.is_file():
+            return here
+    numbered = {}
+    for file in folder.glob('*.pth') if folder.is_dir() else ():
+        match = CHECKPOINT.fullmatch(file.name)
+        if match:
+            numbered[int(match[2]), file.stat().st_mtime] = file
+    if numbered:
+        return numbered[max(numbered)]
+    return Path(saved) if saved and Path(saved).is_file() else None  # CheckpointHook(out_dir=...)
+
+
+def set_earlier_aside(folder: str | Path) -> Path | None:
+    """Move the checkpoints and pictures of an earlier run into a folder named by its time.
+
+    That is the folder which holds the run's log, where there is one.
+
+    Returns:
+        The folder, or None if there was nothing to move.
+    """
+    folder = Path(folder)
+    found = sorted(f for pattern in RESULTS for f in folder.glob(pattern) if f.is_file())
+    if not found:
+        return None
+    runs = sorted(f for f in folder.iterdir() if f.is_dir() and RUN.fullmatch(f.name))
+    if runs and not any((runs[-1] / f.name).exists() for f in found):
+        aside = runs[-1]
+    else:
+        newest = datetime.fromtimestamp(max(f.stat().st_mtime for f in found))
+        aside, count = folder / f'{newest:%Y%m%d_%H%M%S}', 1
+        while aside.exists():
+            aside, count = folder / f'{newest:%Y%m%d_%H%M%S}_{count}', count + 1
+        aside.mkdir()
+    configs = [f for f in folder.glob('*.py') if f.is_file()]
+    for file in found:
+        shutil.move(file, aside / file.name)
+    for file in configs:
+        shutil.copy2(file, aside / file.name)  # the next run writes its own over it
+    return aside
+
+
+@contextmanager
+def one_run(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one run; the system lets go of it however the run ends.
+
+    Raises:
+        UserError: if another run holds it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder) / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f'--work-dir {folder}: another run is writing there: wait for it, or give another one'
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
