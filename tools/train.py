@@ -139,6 +139,17 @@ def check_pretrained(weights: dict, backbone: running.nn.Module, source: str) ->
             )
 
 
+def has_initial_weights(settings: object) -> bool:
+    """Whether a model's config names a checkpoint that a part of it starts from."""
+    if isinstance(settings, (list, tuple)):
+        return any(has_initial_weights(part) for part in settings)
+    if not isinstance(settings, dict):
+        return False
+    if short_type(settings) == 'Pretrained' or settings.get('pretrained'):
+        return True
+    return any(has_initial_weights(part) for part in settings.values())
+
+
 def find_resume(cfg: running.Config, resume: str | None) -> str | None:
     """The checkpoint to go on from."""
     if resume is None:
@@ -263,9 +274,10 @@ def main() -> None:
     model = running.check_model(cfg)
     if weights is not None:
         check_pretrained(weights, model.backbone, args.pretrained)
-    elif args.pretrained and not resuming:
-        with running.user_errors('--pretrained'):
-            model.init_weights()  # downloads
+    elif not resuming and has_initial_weights(cfg.model):
+        what = '--pretrained' if args.pretrained else 'model.init_cfg'
+        with checkpoints.harmless_checkpoints(), running.user_errors(what):
+            model.init_weights()  # reads, or downloads
     if checkpoint:
         checkpoints.check_checkpoint(checkpoint, model, complete=resuming)
     del model

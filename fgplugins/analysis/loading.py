@@ -18,9 +18,9 @@ from fgplugins.methods import Method, Regularizer
 __all__ = [
     'LoadedModel',
     'add_model_arguments',
+    'key_values',
     'load_classifier',
     'load_model',
-    'pairs',
     'parse_value',
 ]
 
@@ -93,7 +93,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = Fals
     )
 
 
-def pairs(option: str, items: list[str]) -> dict[str, object]:
+def key_values(option: str, items: list[str]) -> dict[str, object]:
     """The ``KEY=VALUE`` of an option.
 
     Raises:
@@ -129,7 +129,7 @@ def load_model(
     if timm.is_model(name.split('.')[0]) and not Path(name).is_file():
         if cfg_options:
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
-        kwargs = pairs('--model-kwargs', model_kwargs or [])
+        kwargs = key_values('--model-kwargs', model_kwargs or [])
         return _from_timm(name, checkpoint, kwargs, training_only)
     try:
         from fgplugins.zoo_mmpretrain import running
@@ -147,7 +147,7 @@ def load_model(
         ) from None
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
-    options = pairs('--cfg-options', cfg_options or [])
+    options = key_values('--cfg-options', cfg_options or [])
     return _from_config(name, checkpoint, options, training_only)
 
 

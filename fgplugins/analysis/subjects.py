@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.analysis.complexity import set_paper_order
-from fgplugins.analysis.loading import LoadedModel, load_classifier, load_model
+from fgplugins.analysis.loading import LoadedModel, key_values, load_classifier, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 
@@ -222,5 +222,5 @@ def _from_checkpoint(
         )
     from fgplugins.zoo_mmpretrain.running import override
 
-    override(cfg, pairs('--cfg-options', cfg_options or []))
+    override(cfg, key_values('--cfg-options', cfg_options or []))
     return load_classifier(Path(path).stem, cfg, path, checkpoints.class_names(content))

@@ -144,11 +144,12 @@ def read_literals(text: str) -> dict[str, Any]:
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
-        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict') or node.args:
+        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict') or len(node.args) > 1:
             raise ValueError(f'line {node.lineno} calls {ast.unparse(node.func)[:60]}')
         if any(keyword.arg is None for keyword in node.keywords):
             raise ValueError(f'line {node.lineno} unpacks a dictionary')
-        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+        first = _literal(node.args[0]) if node.args else {}
+        return dict(first, **{str(k.arg): _literal(k.value) for k in node.keywords})
     if isinstance(node, ast.Dict):
         if None in node.keys:
             raise ValueError(f'line {node.lineno} unpacks a dictionary')

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -90,6 +92,7 @@ def user_errors(what: str) -> Iterator[None]:
         RuntimeError,
         SyntaxError,
         TypeError,
+        UnpicklingError,
         ValueError,
     ) as error:
         if os.environ.get('FGPLUGINS_TRACEBACK'):
@@ -130,7 +133,7 @@ def find_config(name: str) -> Path:
 
 
 class Overrides(DictAction):
-    """``KEY=VALUE`` ...; mmengine's action, with a user's error for what reads otherwise."""
+    """``KEY=VALUE`` ...; mmengine's action, which also takes what Python writes and plain text."""
 
     def __call__(
         self,
@@ -142,7 +145,18 @@ class Overrides(DictAction):
         wrong = next((value for value in values if '=' not in value), None)
         if wrong is not None:
             raise UserError(f'{option_string} {wrong!r}: must read KEY=VALUE')
-        super().__call__(parser, namespace, values, option_string)
+        options = dict(getattr(namespace, self.dest, None) or {})
+        options |= {key: self._parse(text) for key, text in (v.split('=', 1) for v in values)}
+        setattr(namespace, self.dest, options)
+
+    def _parse(self, text: str) -> object:
+        if text[:1] in ('{', '[', '(', '"', "'"):
+            with suppress(ValueError, SyntaxError):
+                return ast.literal_eval(text)
+        try:
+            return self._parse_iterable(text)  # lists without brackets, as 1,2,3
+        except (AssertionError, RecursionError):
+            return text
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
