@@ -238,14 +238,15 @@ def _own_keys(file: Path, place: str, overrides: dict[str, object]) -> set[str] 
         Their names; None if they cannot be told from inherited ones.
     """
     assignments = [*_assignments(file, place.split('.')), _overridden(place, overrides)]
-    own: set[str] = set()
+    own: set[str] | None = None
     for assignment in assignments:
         if assignment.keys is None:
-            return None
-        if assignment.deletes or 'type' in assignment.keys:
-            own = set()
-        own |= assignment.keys
-    return own if 'type' in own else None
+            own = None
+        elif assignment.deletes or 'type' in assignment.keys:
+            own = set(assignment.keys)
+        elif own is not None:
+            own |= assignment.keys
+    return own
 
 
 def _overridden(place: str, overrides: dict[str, object]) -> _Assignment:
