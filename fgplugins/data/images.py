@@ -365,10 +365,13 @@ def find_unreadable(
 
 def _paths(data: Any) -> Iterator[str]:
     """The local image files of a data set, or of an iterable of paths."""
-    if hasattr(data, 'get_data_info'):
-        infos = (data.get_data_info(index) for index in range(len(data)))
-        data = (info['img_path'] for info in infos if 'img_path' in info)
-    return (str(path) for path in data if '://' not in str(path))
+    if not hasattr(data, 'get_data_info'):
+        yield from map(str, data)
+        return
+    for index in range(len(data)):
+        path = str(data.get_data_info(index).get('img_path', '://'))  # absent for arrays
+        if '://' not in path:
+            yield path
 
 
 def check_readable(*data: Any, progress: Callable[[int, int], None] | None = None) -> None:
