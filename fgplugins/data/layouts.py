@@ -1,7 +1,8 @@
 """Folders of labelled images, read in whichever of the usual layouts they come in.
 
 ``read_split(root, 'train')`` knows
-  * one folder per class: ``train/<class>/*.jpg`` and ``test/`` (or ``val/``, ``valid/``);
+  * one folder per class: ``train/<class>/*.jpg`` and ``test/`` (or ``val/``, ``valid/``), in upper
+    or lower case; classes in folders of folders are named by their path, as 'ducks/mallard';
   * CUB-200-2011 as published: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``
     (1 = train) and ``images/``; also the 100-species subset of it that separates by commas, counts
     from zero and flags its test images by 1;
@@ -15,23 +16,30 @@
 
 from __future__ import annotations
 
+import codecs
 import pickle
 import re
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from fgplugins.data.images import IMAGE_SUFFIXES, check_decodable, is_clutter, is_image, shown, walk
 from fgplugins.errors import UserError
 
-__all__ = ['LAYOUTS', 'Split', 'read_split']
+__all__ = ['LAYOUTS', 'Split', 'in_order_of', 'read_lines', 'read_split', 'read_text']
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-TEST_FOLDERS = ('test', 'val', 'valid')
+TRAIN_FOLDERS = ('train', 'training')
+TEST_FOLDERS = ('test', 'testing')
+VAL_FOLDERS = ('val', 'valid', 'validation')
+IMAGES = tuple(sorted(IMAGE_SUFFIXES))
+# what is often kept beside images, so that skipping it needs no word
+COMPANIONS = ('.aae', '.csv', '.json', '.md', '.thm', '.txt', '.xml', '.xmp', '.yaml', '.yml')
 LAYOUTS = (
     'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
     'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
@@ -50,38 +58,159 @@ class Split:
         classes: their names, in the order of the labels.
         images: file paths, or an array (n, H, W, 3) of RGB bytes.
         labels: one class index an image.
+        notes: what a user should know of the split, a line each.
     """
 
     classes: list[str]
     images: list[str] | np.ndarray
     labels: list[int]
+    notes: list[str] = field(default_factory=list)
+
+
+# ------------------------------------------------------------------------------------------- lists
+
+MARKS = (
+    (codecs.BOM_UTF8, 'utf-8-sig'),
+    (codecs.BOM_UTF32_LE, 'utf-32'),  # before UTF-16's, which begins alike
+    (codecs.BOM_UTF32_BE, 'utf-32'),
+    (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
+
+def read_text(path: str | Path) -> str:
+    """A text file, whichever encoding it is in.
+
+    A byte-order mark decides; then UTF-8 is tried, then GB18030 for Chinese and cp1252 for western
+    names. Chinese characters have two bytes or four, most of them high, while western letters with
+    an accent stand alone.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f'{shown(path)} cannot be read: {error.strerror}') from None
+    high = re.findall(rb'[\x80-\xff]+', content)
+    in_pairs = sum(len(run) for run in high if len(run) > 1) > sum(map(len, high)) / 2
+    encodings = [encoding for mark, encoding in MARKS if content.startswith(mark)]
+    encodings += ['utf-8', *(['gb18030'] if in_pairs else []), 'cp1252']
+    for encoding in encodings:
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return content.decode('latin-1')
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty, without spaces around them."""
+    lines = (line.strip() for line in re.split(r'[\r\n]+', read_text(path)))
+    return [line for line in lines if line]
+
+
+# --------------------------------------------------------------------------------- class folders
+
+
+def _split_folder(root: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:
+    """The folder with the first of these names, in upper or lower case."""
+    found = [f for f in root.iterdir() if f.name.lower() in names and f.is_dir()]
+    found.sort(key=lambda f: (names.index(f.name.lower()), f.name.lower() != f.name, f.name))
+    if len(found) > 1:
+        others = ', '.join(f'{f.name}/' for f in found[1:])
+        notes.append(f'{found[0].name}/ is read, and {others} beside it is not')
+    return found[0] if found else None
+
+
+def _same(name: str) -> str:
+    """A name in the one form of Unicode in which equal names are equal."""
+    return unicodedata.normalize('NFC', name)
+
+
+def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """The class folders of a split.
+
+    Returns:
+        The images of each class, by its path below the folder; folders without anything of use;
+        files that are no images.
+
+    Raises:
+        UserError: if images lie beside class folders.
+    """
+    classes: dict[str, list[str]] = {}
+    empty, others = [], []
+    for found in walk(folder):
+        name = found.path.relative_to(folder).as_posix()
+        others += [str(found.path / other) for other in found.others]
+        if found.images:
+            classes[name] = [str(found.path / image) for image in found.images]
+        elif not found.folders:
+            empty.append(name)
+    if '.' in classes:
+        loose = classes['.']
+        raise UserError(
+            f'{len(loose)} images lie in {folder.name}/ itself, as {shown(loose[0])}: put every '
+            f'image into the folder of its class, as {folder.name}/crow/'
+        )
+    for name in classes:
+        for outer in map(str, Path(name).parents):
+            if outer in classes:
+                raise UserError(
+                    f'{shown(folder / outer)} holds images itself and in {shown(name)}/: if they '
+                    'are one class, put all into one folder; if not, each class into its own'
+                )
+    empty = [name for name in empty if not any(str(p) in classes for p in Path(name).parents)]
+    return classes, [name for name in empty if name != '.'], others
+
+
+def _note_others(others: list[str], notes: list[str]) -> None:
+    """Say which files are skipped, but for those that often lie beside images."""
+    odd = [name for name in others if Path(name).suffix.lower() not in COMPANIONS]
+    if odd:
+        notes.append(f'{len(odd)} files that are no images are skipped, as {shown(odd[0])}')
 
 
 def _folders(root: Path, split: str) -> Split | None:
-    train = root / 'train'
-    if not train.is_dir():
+    notes: list[str] = []
+    train = _split_folder(root, TRAIN_FOLDERS, notes)
+    if train is None:
         return None
-    classes = sorted(f.name for f in train.iterdir() if f.is_dir())
-    if not classes:
+    of_class, empty, others = _scan(train)
+    if empty:
+        raise UserError(f'class folder {shown(train / empty[0])} has no images')
+    if not of_class:
         return None
-    folder = train
-    if split == 'test':
-        found = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-        if not found:
-            raise UserError(f'{root} has train/ but none of {", ".join(TEST_FOLDERS)}/ beside it')
-        folder = found[0]
-        unknown = sorted({f.name for f in folder.iterdir() if f.is_dir()} - set(classes))
-        if unknown:
-            raise UserError(f'class {unknown[0]!r} in {folder} is not in {train}')
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted((folder / name).rglob('*')) if (folder / name).is_dir() else []
-        files = [str(f) for f in files if f.suffix.lower() in IMAGES]
-        if split == 'train' and not files:
-            raise UserError(f'class folder {folder / name} has no images ({", ".join(IMAGES)})')
-        images += files
-        labels += [label] * len(files)
-    return Split(classes, images, labels)
+    classes = sorted(of_class)
+    order = {_same(name): label for label, name in enumerate(classes)}
+    twin = next((name for name, n in Counter(map(_same, classes)).items() if n > 1), None)
+    if twin:
+        raise UserError(f'{train} has two folders {twin!r}, which differ in their bytes only')
+    if split != 'train':
+        folder = _split_folder(root, TEST_FOLDERS, notes) if split == 'test' else None
+        folder = folder or _split_folder(root, VAL_FOLDERS, notes)
+        if folder is None:
+            wanted = 'test/ or val/' if split == 'test' else 'val/'
+            raise UserError(f'{root} has {train.name}/ but no {wanted} beside it')
+        of_class, empty, others = _scan(folder)
+        outer = {str(parent) for name in order for parent in Path(name).parents}
+        for name in sorted({*of_class, *empty}):
+            if _same(name) not in order and (name in of_class or _same(name) not in outer):
+                raise UserError(_unknown_class(name, folder, train, classes))
+    nested = next((name for name in classes if '/' in name), None)
+    if nested and split == 'train':
+        notes.append(f'class folders lie in folders: a class is named by its path, as {nested!r}')
+    _note_others(others, notes)
+    found = sorted((order[_same(name)], name) for name in of_class)
+    images = [image for _, name in found for image in of_class[name]]
+    labels = [label for label, name in found for _ in of_class[name]]
+    return Split(classes, images, labels, notes)
+
+
+def _unknown_class(name: str, folder: Path, train: Path, classes: list[str]) -> str:
+    text = f'class {name!r} in {folder} is not in {train}'
+    alike = [known for known in classes if _same(known).casefold() == _same(name).casefold()]
+    return text + (f': {alike[0]!r} there differs only in upper and lower case' if alike else '')
+
+
+# ---------------------------------------------------------------------------- published data sets
 
 
 def _cub(root: Path, split: str) -> Split | None:
@@ -91,31 +220,41 @@ def _cub(root: Path, split: str) -> Split | None:
 
     def table(name: str) -> tuple[dict[int, str], bool]:
         rows, commas = {}, False
-        for number, line in enumerate((root / name).read_text().splitlines(), 1):
-            if line.strip():
-                commas = commas or ', ' in line
-                parts = line.split(', ' if ', ' in line else ' ', 1)
-                if len(parts) != 2 or not parts[0].isdigit():
-                    raise UserError(f'{root / name}, line {number}: {line!r} is not "<id> <value>"')
-                rows[int(parts[0])] = parts[1].strip()
+        for number, line in enumerate(read_lines(root / name), 1):
+            commas = commas or ', ' in line
+            parts = line.split(', ' if ', ' in line else None, 1)
+            if len(parts) != 2 or not parts[0].isdecimal():
+                raise UserError(f'{root / name}, line {number}: {line!r} is not "<id> <value>"')
+            rows[int(parts[0])] = parts[1].strip()
         return rows, commas
 
     paths, subset = table('images.txt')
     labels, _ = table('image_class_labels.txt')
     flags, _ = table('train_test_split.txt')
+    wrong = next((key for key, label in labels.items() if not label.isdecimal()), None)
+    if wrong is not None:
+        raise UserError(f'{root / lists[1]}: label {labels[wrong]!r} of image {wrong} is no number')
     wanted = '1' if (split == 'train') != subset else '0'
     if (root / 'classes.txt').is_file():
         names = table('classes.txt')[0]
     else:
         names = {int(label): label for label in labels.values()}
+    wrong = next((key for key, label in labels.items() if int(label) not in names), None)
+    if wrong is not None:
+        raise UserError(f'{root / "classes.txt"} lacks class {labels[wrong]} of image {wrong}')
     order = {key: position for position, key in enumerate(sorted(names))}
     chosen = [key for key in sorted(paths) if flags.get(key) == wanted and key in labels]
     images = [str(root / 'images' / paths[key]) for key in chosen]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
-        raise UserError(f'{root / "images.txt"} names {missing}, which is not there')
+        raise UserError(f'{root / "images.txt"} names {shown(missing)}, which is not there')
+    left = [key for key in paths if flags.get(key) not in ('0', '1') or key not in labels]
+    notes = [f'{len(left)} images have no label or no split, as number {left[0]}'] if left else []
     return Split(
-        [names[key] for key in sorted(names)], images, [order[int(labels[key])] for key in chosen]
+        [names[key] for key in sorted(names)],
+        images,
+        [order[int(labels[key])] for key in chosen],
+        notes,
     )
 
 
@@ -180,7 +319,7 @@ def _aircraft(root: Path, split: str) -> Split | None:
         return None
 
     def read(name: str) -> list[list[str]]:
-        rows = [line.split(' ', 1) for line in (folder / name).read_text().splitlines() if line]
+        rows = [line.split(None, 1) for line in read_lines(folder / name)]
         wrong = next((row for row in rows if len(row) != 2), None)
         if wrong:
             raise UserError(f'{folder / name}: {wrong[0]!r} is not "<image> <variant>"')
@@ -195,7 +334,7 @@ def _aircraft(root: Path, split: str) -> Split | None:
     images = [str(folder / 'images' / f'{name}.jpg') for name, _ in rows]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
-        raise UserError(f'{folder / lists[split]} names {missing}, which is not there')
+        raise UserError(f'{folder / lists[split]} names {shown(missing)}, which is not there')
     return Split(classes, images, [order[variant] for _, variant in rows])
 
 
@@ -222,8 +361,7 @@ def _caltech256(root: Path, split: str, seed: int) -> Split | None:
         raise UserError(f'{inner} has no category folders, as 001.ak47')
     images, labels = [], []
     for label, name in enumerate(names):
-        files = (f for f in (inner / name).iterdir() if f.suffix.lower() in IMAGES)
-        files = sorted(files, key=lambda f: f.name)
+        files = [inner / name / image for image in next(walk(inner / name)).images]
         if len(files) <= CALTECH_TEST:
             raise UserError(
                 f'category {inner / name} has {len(files)} images: {CALTECH_TEST} are for testing, '
@@ -244,7 +382,7 @@ def _at_most(found: Split, count: int, seed: int) -> Split:
     kept = sorted(i for y in of_class for i in _shuffled(of_class[y], seed, y)[:count])
     images = found.images
     images = images[kept] if isinstance(images, np.ndarray) else [images[i] for i in kept]
-    return Split(found.classes, images, [found.labels[i] for i in kept])
+    return Split(found.classes, images, [found.labels[i] for i in kept], found.notes)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -282,37 +420,123 @@ _READERS: tuple[Callable[[Path, str], Split | None], ...] = (
 )
 
 
-def read_split(root: str, split: str, train_per_class: int | None = None, seed: int = 0) -> Split:
+def in_order_of(
+    wanted: Sequence[str], names: Sequence[str], labels: Sequence[int]
+) -> tuple[list[str], list[int]]:
+    """Labels for classes in a wanted order, which may have more classes than there are.
+
+    Args:
+        wanted: the classes, in the order of the new labels.
+        names: the classes, in the order of the old labels.
+        labels: one an image.
+
+    Returns:
+        The classes, as they are wanted, and the new labels.
+
+    Raises:
+        UserError: if a class is wanted twice, or one that is there is not wanted.
+    """
+    wanted = [str(name) for name in wanted]
+    twice = [name for name, count in Counter(wanted).items() if count > 1]
+    if twice:
+        raise UserError(f'classes: {twice[0]!r} is named twice')
+    order = {_same(name): label for label, name in enumerate(wanted)}
+    unknown = [name for name in names if _same(name) not in order]
+    if unknown:
+        raise UserError(
+            f'class {unknown[0]!r} of the data is not in classes, which begin with '
+            f'{", ".join(map(repr, wanted[:3])) or "nothing"}: classes must name all of '
+            f'{", ".join(names[:5])}{", ..." if len(names) > 5 else ""}'
+        )
+    return wanted, [order[_same(names[label])] for label in labels]
+
+
+def _count_notes(found: Split, split: str) -> list[str]:
+    """How many images the classes have, and what is odd about it."""
+    counts = [0] * len(found.classes)
+    for label in found.labels:
+        counts[label] += 1
+    notes = [
+        f'{split}: {sum(counts)} images of {len(counts)} classes, {min(counts)} to {max(counts)} '
+        'each'
+    ]
+    if len(counts) == 1:
+        notes.append(f'{found.classes[0]!r} is the only class')
+    bare = [name for name, count in zip(found.classes, counts, strict=True) if not count]
+    if bare:
+        names = ', '.join(map(repr, bare[:3])) + (', ...' if len(bare) > 3 else '')
+        notes.append(f'{len(bare)} classes have no {split} images: {names}')
+    return notes
+
+
+def _what_is_there(root: Path) -> str:
+    """What a folder in no known layout holds instead, and what it should hold."""
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not is_clutter(f.name))
+    inner = next((f for f in folders if _split_folder(f, TRAIN_FOLDERS, [])), None)
+    if inner:
+        return f'has no train/, but {shown(inner.name)}/ in it does: pass {shown(inner)}'
+    full = [shown(f.name) for f in folders if any(map(is_image, f.iterdir()))]
+    should = 'it should hold train/<class>/*.jpg and test/<class>/*.jpg'
+    if full:
+        names = ', '.join(full[:3]) + (', ...' if len(full) > 3 else '')
+        return f'holds {len(full)} folders with images ({names}) but no train/ and test/: {should}'
+    images = sum(map(is_image, root.iterdir()))
+    if images:
+        return f'holds {images} images but no class folders: {should}'
+    inside = ', '.join(shown(name) for name in sorted(f.name for f in root.iterdir())[:5])
+    return f'holds {inside or "nothing"}; it should hold {LAYOUTS}'
+
+
+def read_split(
+    root: str,
+    split: str,
+    train_per_class: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> Split:
     """The images and labels of one split, from whichever layout the folder has.
 
     Args:
         root: the data folder.
-        split: 'train' | 'test'.
+        split: 'train' | 'test' | 'val'. Among class folders, 'test' is ``test/``, or ``val/`` if
+            there is no ``test/``; 'val' is ``val/`` and nothing else. Other layouts have no 'val'.
         train_per_class: how many random training images of each class to take, or all where there
             are fewer; None for all.
         seed: of that choice, and of the split of a data set that has no official one. The smaller
             choice is part of the larger one, and the test images are the same for all.
+        classes: names of the classes in the order of their labels; None for the layout's own
+            order. They may name more classes than there are.
 
     Raises:
         UserError: if the folder is absent, empty or in no layout known here, or names what is not
-            there; or ``train_per_class`` is not positive.
+            there; or holds images of formats that cannot be decoded; or ``train_per_class`` is not
+            positive, or ``classes`` lacks one.
     """
     folder = Path(root).expanduser()
-    if split not in ('train', 'test'):
-        raise UserError(f"split={split!r}: must be 'train' or 'test'")
+    if split not in ('train', 'test', 'val'):
+        raise UserError(f"split={split!r}: must be 'train', 'test' or 'val'")
     if train_per_class is not None and train_per_class < 1:
         raise UserError(f'train_per_class={train_per_class}: must be 1 or more, or None for all')
     if not folder.is_dir():
         raise UserError(
             f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
         )
-    for reader in (*_READERS, partial(_caltech256, seed=seed)):
+    readers = (*_READERS, partial(_caltech256, seed=seed)) if split != 'val' else (_folders,)
+    for reader in readers:
         found = reader(folder, split)
         if found is not None:
-            if not len(found.images):
-                raise UserError(f'data root {root!r} has no {split} images')
-            if train_per_class and split == 'train':
-                found = _at_most(found, train_per_class, seed)
-            return found
-    inside = ', '.join(sorted(f.name for f in folder.iterdir())[:5]) or 'nothing'
-    raise UserError(f'data root {root!r} holds {inside}; it should hold {LAYOUTS}')
+            break
+    else:
+        if split == 'val':
+            raise UserError(f'data root {root!r} has no val/ beside a train/')
+        raise UserError(f'data root {root!r} {_what_is_there(folder)}')
+    if not len(found.images):
+        raise UserError(f'data root {root!r} has no {split} images')
+    if not isinstance(found.images, np.ndarray):
+        check_decodable(found.images)
+    if train_per_class and split == 'train':
+        found = _at_most(found, train_per_class, seed)
+    if classes is not None:
+        found.classes, found.labels = in_order_of(classes, found.classes, found.labels)
+    found.notes = _count_notes(found, split) + found.notes
+    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from fgplugins.data.clutter import cluttered_digits
-from fgplugins.data.layouts import read_split
+from fgplugins.data.layouts import in_order_of, read_lines, read_split
 from fgplugins.zoo_mmpretrain.registry import DATASETS, register
 
 __all__ = ['ClutteredDigits', 'FineGrainedImages']
@@ -17,10 +19,17 @@ class FineGrainedImages(BaseDataset):
 
     Args:
         data_root: the folder.
-        split: 'train' | 'test'.
+        split: 'train' | 'test' | 'val': see `fgplugins.data.layouts.read_split`.
         train_per_class: how many random training images of each class to take; None for all.
         split_seed: of that choice, and of the split where a data set has no official one.
+        classes: names of the classes, or a file with one a line, in the order of their labels;
+            ``metainfo=dict(classes=...)`` does the same. None for the layout's own order. They may
+            name more classes than there are images of.
+        metainfo: MMPretrain's.
         **kwargs: MMPretrain's: ``pipeline``, ``test_mode``, ``indices``, ...
+
+    Attributes:
+        notes: what a user should know of the images found, a line each; empty before they are read.
     """
 
     def __init__(
@@ -29,14 +38,26 @@ class FineGrainedImages(BaseDataset):
         split: str = 'train',
         train_per_class: int | None = None,
         split_seed: int = 0,
+        classes: str | Sequence[str] | None = None,
+        metainfo: Mapping | None = None,
         **kwargs: object,
     ) -> None:
         self.choice = {'split': split, 'train_per_class': train_per_class, 'seed': split_seed}
-        super().__init__(ann_file='', data_root=data_root, **kwargs)
+        self.notes: list[str] = []
+        metainfo = dict(metainfo or {})
+        if isinstance(metainfo.get('classes'), str):
+            metainfo['classes'] = read_lines(metainfo['classes'])
+        if isinstance(classes, str):
+            classes = read_lines(classes)
+        super().__init__(
+            ann_file='', data_root=data_root, classes=classes, metainfo=metainfo, **kwargs
+        )
 
     def load_data_list(self) -> list[dict]:
-        found = read_split(self.data_root, **self.choice)
+        wanted = self._metainfo.get('classes')
+        found = read_split(self.data_root, **self.choice, classes=wanted)
         self._metainfo['classes'] = tuple(found.classes)
+        self.notes = found.notes
         if isinstance(found.images, np.ndarray):
             images = np.ascontiguousarray(found.images[..., ::-1])  # MMPretrain works on BGR
             return [
@@ -82,6 +103,7 @@ class ClutteredDigits(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         images, labels = cluttered_digits(*self.recipe)
+        _, labels = in_order_of(self._metainfo['classes'], self.METAINFO['classes'], labels)
         return [
             {'img': image, 'gt_label': int(label)}
             for image, label in zip(images, labels, strict=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mmcv.image import bgr2gray
 from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
 
+from fgplugins.data.images import decode_image, shown
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.registry import TRANSFORMS, register
 
@@ -17,9 +20,11 @@ class LoadImage(LoadImageFromFile):
     """``LoadImageFromFile`` that takes arrays as they come and refuses files that are cut short.
 
     OpenCV fills what is missing of a truncated JPEG with grey and says nothing; Pillow refuses.
+    Files are read by `fgplugins.data.images`, which scales what has more than 8 bits; other
+    decoders and colour types than the usual two are mmcv's.
 
     Args:
-        imdecode_backend: mmcv's decoder.
+        imdecode_backend: the decoder.
         **kwargs: of ``LoadImageFromFile``.
     """
 
@@ -34,12 +39,30 @@ class LoadImage(LoadImageFromFile):
             results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
             return results
         try:
-            return super().transform(results)
+            if self.imdecode_backend != 'pillow' or self.color_type not in ('color', 'grayscale'):
+                return super().transform(results)
+            image = self._read(results['img_path'])
         except Exception as error:
-            reason = str(error).strip().split('\n')[0] or type(error).__name__
+            if self.ignore_empty:
+                return None
+            if isinstance(error, UserError):
+                raise
+            reason = shown(str(error).strip().split('\n')[0] or type(error).__name__)
             raise UserError(
-                f'image {results["img_path"]} cannot be read: {reason}; replace or remove it'
+                f'image {shown(results["img_path"])} cannot be read: {reason}; replace or remove it'
             ) from None
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        if self.file_client_args is not None:
+            content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        else:
+            content = fileio.get(path, backend_args=self.backend_args)
+        if self.color_type == 'grayscale':
+            return decode_image(content, path, 'L')
+        return decode_image(content, path)[..., ::-1]  # mmcv works on BGR
 
 
 class CornerCrop(BaseTransform):
