@@ -12,6 +12,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -33,15 +34,22 @@ from fgplugins.zoo_timm.composed import (
 __all__: list[str] = []
 
 DEFAULT_BACKBONE = 'resnet50'
+# settings of a backbone that say what its own weights are, and what their classes are called
+OF_THE_WEIGHTS = (
+    'architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes', 'description',
+    'label_offset', 'label_names', 'label_descriptions',
+)  # fmt: skip
 
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
-def _composed_cfg(method: str, backbone: str) -> dict[str, Any]:
+def _composed_cfg(
+    method: str, backbone: str, cache_dir: str | Path | None = None
+) -> dict[str, Any]:
     """The backbone's image settings, without its weights, under the names of the whole model."""
-    cfg = timm.get_pretrained_cfg(backbone)
+    cfg = check_backbone(backbone, cache_dir)
     kept = {} if cfg is None else cfg.to_dict(remove_source=True, remove_null=True)
-    for key in ('architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes'):
+    for key in OF_THE_WEIGHTS:
         kept.pop(key, None)
     first = kept.get('first_conv')
     if first:
@@ -92,13 +100,12 @@ def _create(
             f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
             "out_indices, and feature_cls='getter' alone; what a method reads is levels="
         )
-    check_backbone(backbone)
     if pretrained_cfg is None:
-        pretrained_cfg = _composed_cfg(method, backbone)
+        pretrained_cfg = _composed_cfg(method, backbone, cache_dir)
         pretrained_cfg['classifier'] = _classifier_layers(method, kwargs)
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if pretrained and not cfg.has_weights:
-        found = timm.get_pretrained_cfg(backbone)
+        found = check_backbone(backbone, cache_dir)
         if not kwargs.get('backbone_checkpoint') and not (found and found.has_weights):
             raise ValueError(
                 f'pretrained=True: no weights of {backbone!r} are published; '
@@ -157,6 +164,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
+    entrypoint.method, entrypoint.backbone = method, backbone
     cfg = PretrainedCfg(**_composed_cfg(method, backbone))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,15 +55,15 @@ class LossStep(nn.Module):
         """The weights that are not the model's."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith('model.')}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
         """The model's groups by depth, under this module's names; the second network's alike."""
+        find = self.model.group_matcher(coarse=coarse)
 
-        def prefixed(pattern: Any) -> Any:
-            if isinstance(pattern, str):
-                return pattern.replace(r'^backbone\.', r'^(?:model\.backbone|second)\.', 1)
-            return [(prefixed(p), *rest) for p, *rest in pattern]
+        def matcher(name: str) -> tuple[float, ...]:
+            part, _, rest = name.partition('.')
+            return find({'model': rest, 'second': f'backbone.{rest}'}.get(part, name))
 
-        return {k: prefixed(v) for k, v in self.model.group_matcher(coarse=coarse).items()}
+        return matcher
 
     def no_weight_decay(self) -> set[str]:
         """The model's, under this module's names."""
