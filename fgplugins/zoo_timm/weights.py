@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import _builder, load_state_dict
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
@@ -53,15 +54,32 @@ def _source_channels(weights: dict[str, Tensor], model: nn.Module, in_chans: int
     return None
 
 
+def _adapted(weights: dict[str, Tensor], model: nn.Module, adapt: Callable) -> dict[str, Tensor]:
+    try:
+        return adapt(weights, model)
+    except TypeError:  # some filters of timm take the weights alone
+        return adapt(weights)
+
+
 def _load(
     model: nn.Module,
     path: str,
+    classifier: Callable[[], set[str]],
     cfg: dict[str, Any],
-    in_chans: int,
-    adapt: Callable | None,
-    strict: bool,
+    in_chans: int = 3,
+    adapt: Callable | None = None,
+    strict: bool = True,
 ) -> None:
     """Load a file into a network without classifier, with what timm does to its own weights.
+
+    Args:
+        model: the network.
+        path: of the file.
+        classifier: gives the names of weights that the network has with classes.
+        cfg: the network's.
+        in_chans: image channels.
+        adapt: the network's own filter of weights.
+        strict: whether the network's own weights are no more than it has.
 
     Raises:
         ValueError: in one line, if the file does not hold every weight.
@@ -81,14 +99,13 @@ def _load(
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ValueError(f'backbone_checkpoint={path!r} cannot be read: {reason[:200]}') from None
     try:
-        adapted = weights if adapt is None else adapt(weights, model)
+        adapted = weights if adapt is None else _adapted(weights, model, adapt)
     except Exception as error:  # it expects another network's weights
         reason = first_difference(weights, model) or ' '.join(str(error).split())
         raise ValueError(f'{refusal}: {reason}') from None
     own = model.state_dict()
-    names = cfg.get('classifier') or ()
-    heads = tuple(f'{name}.' for name in ((names,) if isinstance(names, str) else names))
-    adapted = {k: v for k, v in adapted.items() if k in own or not k.startswith(heads)}
+    if strict and set(adapted) - set(own):
+        adapted = {k: v for k, v in adapted.items() if k in own or k not in classifier()}
     channels = _source_channels(adapted, model, in_chans)
     height, width = (cfg.get('input_size') or (3, 224, 224))[1:]
     source = {
@@ -107,10 +124,14 @@ def _load(
 
 
 @contextmanager
-def _weights_from(path: str) -> Iterator[list[nn.Module]]:
+def _weights_from(path: str, classifier: Callable[[], set[str]]) -> Iterator[list[nn.Module]]:
     """Inside, networks that timm builds with ``pretrained=True`` take their weights from a file.
 
     How a network's weights are renamed and resampled is known to this step of timm alone.
+
+    Args:
+        path: of the file.
+        classifier: see `_load`.
 
     Yields:
         The networks that did.
@@ -126,7 +147,7 @@ def _weights_from(path: str) -> Iterator[list[nn.Module]]:
         **rest: Any,
     ) -> None:
         _builder.load_pretrained = original
-        _load(model, path, pretrained_cfg, in_chans, filter_fn, strict)
+        _load(model, path, classifier, pretrained_cfg, in_chans, filter_fn, strict)
         loaded.append(model)
 
     _builder.load_pretrained = load
@@ -153,9 +174,13 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str, **arguments: A
         return timm.create_model(name, pretrained=pretrained, **arguments)
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'backbone_checkpoint={checkpoint!r} is not a file')
-    with _weights_from(checkpoint) as loaded:
+
+    def classifier() -> set[str]:
+        with torch.device('meta'):
+            return set(timm.create_model(name, **{**arguments, 'num_classes': 2}).state_dict())
+
+    with _weights_from(checkpoint, classifier) as loaded:
         model = timm.create_model(name, pretrained=True, **arguments)
     if not any(model is other for other in loaded):  # not built in timm's own way
-        cfg = getattr(model, 'pretrained_cfg', {})
-        _load(model, checkpoint, cfg, arguments.get('in_chans', 3), None, True)
+        _load(model, checkpoint, classifier, getattr(model, 'pretrained_cfg', {}))
     return model
