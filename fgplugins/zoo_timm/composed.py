@@ -13,6 +13,8 @@ from typing import Any, get_type_hints
 
 import timm
 import torch
+from timm.models import get_model_input_config
+from timm.models._input import update_model_input_size
 from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 
@@ -285,13 +287,9 @@ class ComposedModel(nn.Module):
         self.levels = list(self.backbone.prune_intermediate_layers(levels, prune_head=True))
         self.num_classes, self.drop_rate = num_classes, drop_rate
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
-        cfg = self.backbone.pretrained_cfg
-        height, width = cfg.get('input_size', (in_chans, 224, 224))[1:]
-        if 'img_size' in kwargs:
-            size = kwargs['img_size']
-            height, width = (size, size) if isinstance(size, int) else size
-        self.input_size = (height, width)
-        self.fixed_size = self.input_size if cfg.get('fixed_input_size') else None
+        settings = get_model_input_config(self.backbone)
+        self.input_size = tuple(settings['input_size'][1:])
+        self.fixed_size = self.input_size if settings['fixed_input_size'] else None
         self.method = self._build_method(device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = differentiate_twice(self.backbone) if cls.needs_gradient_path else []
@@ -475,6 +473,7 @@ class ComposedModel(nn.Module):
         if size is not None:
             self.input_size = tuple(size)
             self.fixed_size = self.input_size if self.fixed_size else None
+            update_model_input_size(self, self.input_size)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

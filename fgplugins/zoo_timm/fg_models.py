@@ -30,8 +30,9 @@ from fgplugins.zoo_timm.composed import (
     classifier_layers,
     method_arguments,
 )
+from fgplugins.zoo_timm.names import look_up
 
-__all__: list[str] = []
+__all__: list[str] = []  # timm adds the models' names
 
 DEFAULT_BACKBONE = 'resnet50'
 # settings of a backbone that say what its own weights are, and what their classes are called
@@ -58,6 +59,29 @@ def _composed_cfg(
         kept['first_conv'] = names[0] if isinstance(first, str) else tuple(names)
     kept['classifier'] = 'method'
     return kept
+
+
+def method_of(name: str) -> str | None:
+    """The method that is part of a timm model; None for a plain network, or an unknown one.
+
+    Args:
+        name: of any kind that ``timm.create_model`` takes.
+    """
+    try:
+        architecture, _ = look_up(name)
+    except ValueError:
+        return None
+    return getattr(timm.model_entrypoint(architecture), 'method', None)
+
+
+def backbone_settings(name: str, backbone: str | None = None) -> PretrainedCfg | None:
+    """The settings of the network in a timm model, which is the model itself without a method.
+
+    Args:
+        name: of the model.
+        backbone: of a model with a method, in place of its own.
+    """
+    return look_up(name if backbone is None else backbone)[1]
 
 
 _known_layers = functools.cache(classifier_layers)
