@@ -174,11 +174,12 @@ def _from_timm(
     if checkpoint:
         saved = checkpoints.read_checkpoint(checkpoint)
     try:
-        checkpoints.check_architecture(saved, name)
+        checkpoints.check_method(saved, name)
         arguments, size = checkpoints.build_arguments(name, saved, kwargs)
         model = timm.create_model(name, **arguments).eval()
         if checkpoint:
-            checkpoints.load_weights(model, saved)
+            checkpoints.check_weights(model, saved)
+            model.load_state_dict(saved.weights)
         data = checkpoints.data_config(model, saved.data, size)
     except UserError:
         raise

@@ -20,9 +20,9 @@ from fgplugins.zoo_timm.weights import first_difference
 __all__ = [
     'SavedModel',
     'build_arguments',
-    'check_architecture',
+    'check_method',
+    'check_weights',
     'data_config',
-    'load_weights',
     'read_checkpoint',
 ]
 
@@ -112,18 +112,16 @@ def read_checkpoint(path: str) -> SavedModel:
     )
 
 
-def check_architecture(saved: SavedModel, name: str) -> None:
-    """Refuse a checkpoint that says that it is of another method.
+def check_method(saved: SavedModel, name: str) -> None:
+    """Refuse a checkpoint that says that it is of another method than a timm model.
 
     Raises:
         UserError: naming both.
     """
-    if saved.arch is None:
-        return
-    asked, own = method_of(name), method_of(saved.arch)
-    if asked != own:
-        what = f'{saved.arch!r}' if own else f'{saved.arch!r}, a network without a method'
-        raise UserError(f'checkpoint {saved.path!r} is of {what}, not of {name!r}: name that')
+    own = method_of(saved.arch) if saved.arch else None
+    if saved.arch and own != method_of(name):
+        what = repr(saved.arch) if own else f'{saved.arch!r}, a network without a method'
+        raise UserError(f'checkpoint {saved.path!r} is of {what}, not of {name!r}')
 
 
 def build_arguments(
@@ -156,16 +154,15 @@ def build_arguments(
     return arguments, size
 
 
-def load_weights(model: nn.Module, saved: SavedModel) -> None:
-    """Load a checkpoint into a model.
+def check_weights(model: nn.Module, saved: SavedModel) -> None:
+    """Refuse a checkpoint whose weights are not a model's, every one of them.
 
     Raises:
-        UserError: in one line, if its weights are not the model's, every one of them.
+        UserError: in one line, naming the first that differs.
     """
     reason = first_difference(saved.weights, model)
     if reason:
         raise UserError(f'checkpoint {saved.path!r} is of another model: {reason}')
-    model.load_state_dict(saved.weights)
 
 
 def data_config(
