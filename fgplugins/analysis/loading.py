@@ -32,6 +32,7 @@ class LoadedModel:
         classes: names of the classes where they are known.
         config: the config of a model of MMPretrain's kind.
         views: images -> the views that a method trains on (N, C, h, w), where they were asked for.
+        data: how images are prepared for a timm model.
     """
 
     name: str
@@ -43,6 +44,7 @@ class LoadedModel:
     classes: list[str] | None = None
     config: object | None = None
     views: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    data: dict[str, object] | None = None
 
     def look(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
         """Scores (N, Y) of images, and the method's (N, K, H_s, W_s) masks per level.
@@ -153,8 +155,9 @@ def load_model(
         ) from None
     if any(item.startswith('img_size=') for item in model_kwargs or []):
         raise UserError(
-            f'--img-size is for timm models; {name!r} is a config, whose test_pipeline says how '
-            'large images are: --cfg-options'
+            f'--img-size is for timm models; {name!r} is a config, whose '
+            'test_dataloader.dataset.pipeline (and model.backbone.img_size, where there is one) say '
+            'how large images are: --cfg-options'
         )
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
@@ -220,6 +223,7 @@ def _from_timm(
         read_image,
         saved.classes,
         views=views,
+        data=data,
     )
 
 

@@ -58,7 +58,11 @@ def _resume(
     if saved.classes and data.classes:
         check_class_names(saved.classes, data.classes, f'checkpoint {path!r}', data.root)
     check_weights(model, saved)
-    return resume(task, path, *args, **kwargs)
+    try:
+        return resume(task, path, *args, **kwargs)
+    except (KeyError, RuntimeError, ValueError) as error:  # of another optimizer, for one
+        reason = ' '.join(str(error).split())
+        raise UserError(f'--resume {path!r} does not fit this run: {reason[:200]}') from error
 
 
 def main() -> None:
