@@ -155,9 +155,9 @@ def load_model(
         ) from None
     if any(item.startswith('img_size=') for item in model_kwargs or []):
         raise UserError(
-            f'--img-size is for timm models; {name!r} is a config, whose '
-            'test_dataloader.dataset.pipeline (and model.backbone.img_size, where there is one) say '
-            'how large images are: --cfg-options'
+            f'--img-size is for timm models; {name!r} is a config: its size of images is in '
+            'test_dataloader.dataset.pipeline (and model.backbone.img_size, if it has that): '
+            '--cfg-options'
         )
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
