@@ -13,13 +13,16 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import torch
 
-from fgplugins.analysis.loading import add_model_arguments, load_model
+from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.memory import saved_bytes
+from fgplugins.analysis.subjects import load_subject
 from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
 
@@ -29,8 +32,13 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_arguments(parser)
+    parser.add_argument('--checkpoint', metavar='FILE', help='trained weights to load')
     parser.add_argument(
-        '--sizes', type=int, nargs='+', default=[224, 448], help='sides of the images (224 448)'
+        '--sizes',
+        type=int,
+        nargs='+',
+        metavar='SIZE',
+        help='sides of the images (224 448, or the one size that the network takes)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the numbers to this file')
     return parser.parse_args()
@@ -39,19 +47,23 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_outputs(args, 'json')
-    loaded = load_model(args.model, None, args.model_kwargs, args.cfg_options)
+    with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
+        subject = load_subject(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)
+    loaded = subject.loaded
     if loaded.method is None:
         raise UserError(f'{args.model} is a plain network; it has no method to measure')
-    if min(args.sizes) < 1:
-        raise UserError(f'--sizes {args.sizes}: must be positive')
+    only = getattr(loaded.model, 'fixed_size', None)
+    sizes = args.sizes or ([only[0]] if only else [224, 448])
+    if min(sizes) < 1:
+        raise UserError(f'--sizes {sizes}: must be positive')
     rows = []
     print(f'{loaded.name}: bytes kept for the backward pass of one image\n')
     print(f'{"size":>6}  {"positions":>24}  {"ours":>14}  {"paper order":>14}  paper / ours')
-    for size in args.sizes:
+    for size in sizes:
         try:
             with torch.no_grad():
                 features = loaded.features(torch.zeros(1, loaded.input_size[0], size, size))
-        except RuntimeError as error:
+        except (AssertionError, RuntimeError) as error:  # timm's networks assert their size
             reason = str(error).strip().splitlines()[0]
             raise UserError(f'{args.model} does not run on {size} x {size}: {reason}') from error
         features = [f.clone().requires_grad_() for f in features]

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from fgplugins.analysis.loading import LoadedModel
 from fgplugins.methods import Method
+from fgplugins.modes import in_testing
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
     warnings.simplefilter('ignore', FutureWarning)
@@ -128,7 +129,7 @@ def count_complexity(
     """Count a forward pass of one image.
 
     Args:
-        model: put in eval mode for the count.
+        model: in eval mode for the count.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
         method: the module of the model whose branches are told apart.
@@ -138,18 +139,15 @@ def count_complexity(
     """
     weight = next(model.parameters())
     x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
-    training = model.training
-    model.eval()
     logging.getLogger('fvcore.nn.jit_analysis').setLevel(logging.ERROR)
     traced = _Forward(model, forward or model)
-    with torch.no_grad():
+    with torch.no_grad(), in_testing(model):
         analysis = FlopCountAnalysis(traced, x)
         analysis.set_op_handle(**HANDLERS, **dict.fromkeys(FREE))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings('none')
         counts = analysis.by_module_and_operator()
         uncounted = dict(analysis.unsupported_ops())
-    model.train(training)
 
     parameters = parameter_count(model)
     by_module, elementary = {}, {}
@@ -262,7 +260,7 @@ def count_layers(
     batch-normalised, one for each that goes through a ReLU, into a pooling or out of a resampling.
 
     Args:
-        model: put in eval mode for the count.
+        model: in eval mode for the count.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
 
@@ -270,10 +268,7 @@ def count_layers(
         The operations of the layers, and the multiply-adds of the matrix products, which module
         counters leave out.
     """
-    training = model.training
-    model.eval()
     device = next(model.parameters()).device
-    with torch.no_grad(), _LayerCounter() as counter:
+    with torch.no_grad(), in_testing(model), _LayerCounter() as counter:
         (forward or model)(torch.zeros(1, *input_size, device=device))
-    model.train(training)
     return int(counter.layers), int(counter.products)

@@ -39,6 +39,7 @@ class LoadedModel:
         classes: names of the classes where they are known.
         config: the config of a model of MMPretrain's kind.
         views: images -> the views that a method trains on (N, C, h, w), where they were asked for.
+        data: how images are prepared for a timm model.
     """
 
     name: str
@@ -50,6 +51,7 @@ class LoadedModel:
     classes: list[str] | None = None
     config: object | None = None
     views: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    data: dict[str, object] | None = None
 
     def look(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
         """Scores (N, Y) of images, and the method's (N, K, H_s, W_s) masks per level.
@@ -72,6 +74,13 @@ def parse_value(text: str) -> object:
         return text
 
 
+def _img_size(text: str) -> str:
+    """``'96'`` as one of the arguments of a timm model."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
+    return f'img_size={int(text)}'
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = False) -> None:
     """How a command line names a model of either zoo."""
     parser.add_argument('model', help='config file (or the name of a shipped one), or a timm model')
@@ -80,9 +89,18 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = Fals
     parser.add_argument(
         '--model-kwargs',
         nargs='+',
+        action='extend',
         default=[],
         metavar='KEY=VALUE',
         help='arguments of a timm model, as backbone=resnet18 num_classes=200',
+    )
+    parser.add_argument(
+        '--img-size',
+        dest='model_kwargs',
+        action='append',
+        type=_img_size,
+        metavar='N',
+        help="side of a timm model's images (what its checkpoint or its settings say)",
     )
     parser.add_argument(
         '--cfg-options',
@@ -126,7 +144,9 @@ def load_model(
     """
     import timm
 
-    if timm.is_model(name.split('.')[0]) and not Path(name).is_file():
+    from fgplugins.zoo_timm.names import is_timm_name
+
+    if is_timm_name(name):
         if cfg_options:
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
         kwargs = key_values('--model-kwargs', model_kwargs or [])
@@ -145,6 +165,12 @@ def load_model(
             f'{name!r} is neither a config (a file, or one of {running.configs_folder().name}/), '
             f'nor a method or another model of timm{did_you_mean(Path(name).stem, known)}'
         ) from None
+    if any(item.startswith('img_size=') for item in model_kwargs or []):
+        raise UserError(
+            f'--img-size is for timm models; {name!r} is a config: its size of images is in '
+            'test_dataloader.dataset.pipeline (and model.backbone.img_size, if it has that): '
+            '--cfg-options'
+        )
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
     options = key_values('--cfg-options', cfg_options or [])
@@ -156,30 +182,35 @@ def _from_timm(
 ) -> LoadedModel:
     import timm
     from PIL import Image
-    from timm.models import load_checkpoint
 
-    from fgplugins.zoo_timm import ComposedModel
+    from fgplugins.zoo_timm import ComposedModel, checkpoints
 
-    if checkpoint and not Path(checkpoint).is_file():
-        raise UserError(f'checkpoint {checkpoint!r} is not a file')
+    saved = checkpoints.SavedModel('', {})
+    if checkpoint:
+        saved = checkpoints.read_checkpoint(checkpoint)
     try:
-        model = timm.create_model(name, **kwargs).eval()
+        checkpoints.check_method(saved, name)
+        arguments, size = checkpoints.build_arguments(name, saved, kwargs)
+        model = timm.create_model(name, **arguments).eval()
         if checkpoint:
-            load_checkpoint(model, checkpoint)
-    except (AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f'{name}: {" ".join(lines)[:300]}') from error
-    data = timm.data.resolve_model_data_config(model)
+            checkpoints.check_weights(model, saved)
+            model.load_state_dict(saved.weights)
+        data = checkpoints.data_config(model, saved.data, size)
+    except UserError:
+        raise
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
+        raise UserError(f'{name}: {" ".join(str(error).split())[:300]}') from error
     transform = timm.data.create_transform(**data, is_training=False)
     mean, std = (torch.tensor(data[key]).view(-1, 1, 1) for key in ('mean', 'std'))
-    mode = {1: 'L', 3: 'RGB'}.get(data['input_size'][0])
+    channels = data['input_size'][0]
 
     def read_image(path: str) -> tuple[np.ndarray, Tensor]:
-        try:
-            with Image.open(path) as image:
-                inputs = transform(image.convert(mode))
-        except (OSError, SyntaxError) as error:
-            raise UserError(f'image {path} cannot be read: {error}') from None
+        from fgplugins.data.images import read_image as read_pixels
+
+        mode = {1: 'L', 3: 'RGB'}.get(channels)
+        if mode is None:
+            raise UserError(f'image {path}: {name} reads {channels} channels, pictures have 1 or 3')
+        inputs = transform(Image.fromarray(read_pixels(path, mode)))
         shown = ((inputs * std + mean).clamp(0, 1) * 255).byte()
         return shown.permute(1, 2, 0).numpy(), inputs[None]
 
@@ -188,13 +219,12 @@ def _from_timm(
     if training_only and composed and model.method.has_regularizer:
         from fgplugins.zoo_timm.task import MethodTask
 
-        task = MethodTask(model, verbose=False)
-        state = torch.load(checkpoint, map_location='cpu', weights_only=True).get('task_state')
-        if not state:
+        if not saved.training_only:
             raise UserError(
                 f'checkpoint {checkpoint!r} holds no weights that exist in training only'
             )
-        task.load_task_state(state)
+        task = MethodTask(model, verbose=False)
+        task.load_task_state(saved.training_only)
         views = _views(task.trainable_module.regularizer, model.forward_features)
     return LoadedModel(
         name,
@@ -203,7 +233,9 @@ def _from_timm(
         model.forward_features if composed else None,
         model.method if composed else None,
         read_image,
+        saved.classes,
         views=views,
+        data=data,
     )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +32,7 @@ __all__ = [
 ]
 
 FORMS = ('ours', 'paper', 'backbone')
+INHERITED = ('num_classes', 'in_chans', 'img_size')  # by another timm model
 WEIGHTS = ('.pth', '.pt', '.tar')
 
 
@@ -108,6 +108,8 @@ def split_form(spec: str) -> tuple[str, str]:
     name, colon, form = spec.rpartition(':')
     if not colon or Path(spec).exists():
         return spec, 'ours'
+    if timm_name(spec) and not (form in FORMS and timm_name(name)):  # local-dir:folder
+        return spec, 'ours'
     if form not in FORMS:
         raise UserError(
             f'{spec!r}: a form is one of {", ".join(FORMS)}, as in {name or spec}:paper'
@@ -158,7 +160,7 @@ def inherited(
     """A second model's name and settings, where the user left some of them to the first.
 
     The first model in another form (``:paper``) has all its settings, and its own besides; another
-    timm model has the same classes and image channels unless it has settings of its own.
+    timm model has the same classes and images unless it has settings of its own.
 
     Args:
         first: name of the first model.
@@ -178,33 +180,30 @@ def inherited(
         return second, [*kwargs, *own_kwargs], [*options, *own_options]
     if own_kwargs or own_options or not timm_name(split_form(second)[0]):
         return second, own_kwargs, own_options
-    return second, [k for k in kwargs if k.split('=')[0] in ('num_classes', 'in_chans')], []
+    return second, [k for k in kwargs if k.split('=')[0] in INHERITED], []
 
 
 def timm_name(name: str) -> bool:
     """Whether a name is a timm model's."""
-    import timm
+    from fgplugins.zoo_timm.names import is_timm_name
 
-    return timm.is_model(name.split('.')[0]) and not Path(name).is_file()
+    return is_timm_name(name)
 
 
 def _from_checkpoint(
     path: str, model_kwargs: list[str] | None, cfg_options: list[str] | None
 ) -> LoadedModel:
     """The model that a checkpoint was saved of: mmengine keeps its config, timm its name."""
+    from fgplugins.zoo_timm import checkpoints
+
     if not Path(path).is_file():
         raise UserError(f'checkpoint {path!r} is not a file')
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            saved = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception:
-        saved = None  # mmengine's keep more than tensors, which `read_checkpoint` knows
-    if isinstance(saved, dict) and 'arch' in saved:
-        given = vars(saved.get('args') or argparse.Namespace())
-        own = {key: given.get(key) for key in ('num_classes', 'in_chans')}
-        settings = {**(given.get('model_kwargs') or {}), **own}
-        pairs = [f'{key}={value!r}' for key, value in settings.items() if value is not None]
-        return load_model(saved['arch'], path, [*pairs, *(model_kwargs or [])], cfg_options)
+        architecture = checkpoints.read_checkpoint(path).arch
+    except UserError:
+        architecture = None  # mmengine's keep more than tensors, which its reader knows
+    if architecture:
+        return load_model(architecture, path, model_kwargs, cfg_options)
     try:
         from fgplugins.zoo_mmpretrain import checkpoints
     except ImportError as error:

@@ -7,29 +7,33 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import timm
 import torch
-from timm.models import load_state_dict
+from timm.models import get_model_input_config
+from timm.models._input import update_model_input_size
+from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 
 from fgplugins.errors import did_you_mean
 from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method, get_method
 from fgplugins.methods.base import check_gradient_path
+from fgplugins.modes import in_testing
+from fgplugins.zoo_timm.names import look_up
+from fgplugins.zoo_timm.weights import create_backbone
 
-# a caret that means the beginning, not one that negates a set of characters
-ANCHOR = r'(?<![\[\\])\^'
+LAST = (math.inf,)  # where timm groups what no pattern matches, a classifier first of all
 
 __all__ = [
     'ComposedModel',
     'check_backbone',
     'choose_levels',
     'classifier_layers',
-    'load_backbone',
+    'layer_ordinals',
     'method_arguments',
     'read_maps',
 ]
@@ -65,15 +69,23 @@ def method_arguments(cls: type[Method]) -> list[str]:
     return list(inspect.signature(cls.__init__).parameters)[3:]
 
 
-def check_backbone(name: str) -> None:
-    """Refuse a name that timm does not know.
+def check_backbone(name: str, cache_dir: str | Path | None = None) -> PretrainedCfg | None:
+    """The settings of a backbone's weights, if there are any.
 
     Raises:
-        ValueError: naming those that are close.
+        ValueError: if timm does not know the name, or it has a method on top already.
     """
-    if not timm.is_model(name):
-        hint = did_you_mean(name, timm.list_models()) or '; timm.list_models() names them all'
-        raise ValueError(f'backbone={name!r} is not a timm model{hint}')
+    try:
+        architecture, cfg = look_up(name, cache_dir)
+    except ValueError as error:
+        raise ValueError(f'backbone={error}') from None
+    plain = getattr(timm.model_entrypoint(architecture), 'backbone', None)
+    if plain:
+        raise ValueError(
+            f'backbone={name!r} has a method on top already: give {plain!r}, or another plain '
+            'network'
+        )
+    return cfg
 
 
 def _explain_argument(message: str, cls: type[Method], method: str, backbone: str) -> str:
@@ -101,27 +113,29 @@ def classifier_layers(cls: type[Method], taps: int | None = None, **kwargs: Any)
     return tuple(dict.fromkeys(name.rpartition('.')[0] for name in changed))
 
 
-def load_backbone(backbone: nn.Module, path: str) -> None:
-    """Load a whole network's weights into a backbone without classifier.
+def layer_ordinals(matcher: Any) -> Callable[[str], tuple[float, ...]]:
+    """A group matcher of any kind that timm takes, as a function of a parameter's name."""
+    if callable(matcher):
 
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if the file lacks a weight of the backbone, has it in another shape, or holds
-            more than a classifier besides.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'backbone_checkpoint={path!r} is not a file')
-    weights = load_state_dict(path)
-    classifier = backbone.pretrained_cfg.get('classifier') or ()
-    prefixes = tuple(
-        f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier)
-    )
-    weights = {k: v for k, v in weights.items() if not k.startswith(prefixes)}
-    try:
-        backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = ' '.join(line.strip() for line in str(error).splitlines())
-        raise ValueError(f'backbone_checkpoint={path!r} does not fit: {reason[:300]}') from None
+        def find(name: str) -> tuple[float, ...]:
+            found = matcher(name)
+            return tuple(found) if isinstance(found, Iterable) else (found,)
+
+        return find
+    if isinstance(matcher, dict):
+        groups = [s if isinstance(s, list | tuple) else [(s, None)] for s in matcher.values()]
+        matcher = [(p, (i,), suffix) for i, group in enumerate(groups) for p, suffix in group if p]
+    patterns = [(re.compile(pattern), *rest) for pattern, *rest in matcher]
+
+    def find_pattern(name: str) -> tuple[float, ...]:
+        for pattern, prefix, suffix in patterns:
+            match = pattern.match(name)
+            if match:
+                parts = (*(prefix or ()), *match.groups(), *(suffix or ()))
+                return tuple(float(part) for part in parts if part is not None)
+        return LAST
+
+    return find_pattern
 
 
 def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
@@ -158,19 +172,14 @@ def try_backbone(
         The maps, or None if it takes none of the sizes.
     """
     weight = next(backbone.parameters())
-    training = backbone.training
-    backbone.eval()
-    try:
+    with in_testing(backbone), torch.set_grad_enabled(gradients):
         for size in sizes:
             x = torch.zeros(1, in_chans, *size, device=weight.device, dtype=weight.dtype)
             try:
-                with torch.set_grad_enabled(gradients):
-                    return read_maps(backbone, levels, x.requires_grad_(gradients))
+                return read_maps(backbone, levels, x.requires_grad_(gradients))
             except Exception:  # whatever it is, its own size raises it again in use
                 continue
-        return None
-    finally:
-        backbone.train(training)
+    return None
 
 
 class _Traced(nn.Module):
@@ -183,11 +192,9 @@ class _Traced(nn.Module):
 
     def __init__(self, module: nn.Module, example: Tensor | list[Tensor]) -> None:
         super().__init__()
-        training = module.training
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), in_testing(module), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of sizes that are read in Python
-            self.traced = torch.jit.trace(module.eval(), (example,), check_trace=False)
-        module.train(training)
+            self.traced = torch.jit.trace(module, (example,), check_trace=False)
 
 
 class _TracedModel(_Traced):
@@ -258,18 +265,12 @@ class ComposedModel(nn.Module):
         self.backbone_name, self.backbone_args = backbone, dict(kwargs)
         arguments = {'num_classes': 0, 'in_chans': in_chans, **kwargs}
         try:
-            self.backbone = timm.create_model(
-                backbone, pretrained=backbone_pretrained, device=device, dtype=dtype, **arguments
-            )
+            self.backbone = create_backbone(
+                backbone, backbone_pretrained, backbone_checkpoint,
+                device=device, dtype=dtype, **arguments,
+            )  # fmt: skip
         except TypeError as error:
             raise TypeError(_explain_argument(str(error), cls, method, backbone)) from error
-        if isinstance(self.backbone, ComposedModel):
-            raise ValueError(
-                f'backbone={backbone!r} has a method on top already: give '
-                f'{self.backbone.backbone_name!r}, or another plain network'
-            )
-        if backbone_checkpoint:
-            load_backbone(self.backbone, backbone_checkpoint)
         info = list(self.backbone.feature_info)
         if levels is None:
             taps = cls.default_taps if taps is None else taps
@@ -286,13 +287,9 @@ class ComposedModel(nn.Module):
         self.levels = list(self.backbone.prune_intermediate_layers(levels, prune_head=True))
         self.num_classes, self.drop_rate = num_classes, drop_rate
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
-        cfg = self.backbone.pretrained_cfg
-        height, width = cfg.get('input_size', (in_chans, 224, 224))[1:]
-        if 'img_size' in kwargs:
-            size = kwargs['img_size']
-            height, width = (size, size) if isinstance(size, int) else size
-        self.input_size = (height, width)
-        self.fixed_size = self.input_size if cfg.get('fixed_input_size') else None
+        settings = get_model_input_config(self.backbone)
+        self.input_size = tuple(settings['input_size'][1:])
+        self.fixed_size = self.input_size if settings['fixed_input_size'] else None
         self.method = self._build_method(device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = differentiate_twice(self.backbone) if cls.needs_gradient_path else []
@@ -476,6 +473,7 @@ class ComposedModel(nn.Module):
         if size is not None:
             self.input_size = tuple(size)
             self.fixed_size = self.input_size if self.fixed_size else None
+            update_model_input_size(self, self.input_size)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -483,28 +481,24 @@ class ComposedModel(nn.Module):
         self.backbone.set_grad_checkpointing(enable)
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
         """The backbone's groups by depth (for layer decay), the method last.
 
         A backbone that timm has no groups for has one for each of its parts, in their order, and
         of the stages in a part.
         """
-
-        def prefixed(pattern: str) -> str:
-            return rf'^backbone\.(?:{re.sub(ANCHOR, "", pattern)})'
-
         if hasattr(self.backbone, 'group_matcher'):
             groups = self.backbone.group_matcher(coarse=coarse)
         else:
             parts = [name for name, _ in self.backbone.named_children()]
             groups = {p: [(rf'{p}\.(\d+)\.', None), (rf'{p}\.', None)] for p in parts}
-        return {
-            name: prefixed(spec)
-            if isinstance(spec, str)
-            else [(prefixed(pattern), *rest) for pattern, *rest in spec]
-            for name, spec in groups.items()
-            if spec is not None
-        }
+        find = layer_ordinals(groups)
+
+        def matcher(name: str) -> tuple[float, ...]:
+            part, _, rest = name.partition('.')
+            return find(rest) if part == 'backbone' else LAST
+
+        return matcher
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:

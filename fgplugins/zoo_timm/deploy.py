@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -9,9 +10,17 @@ import torch
 from torch import nn
 
 from fgplugins.methods.gap import GAP
+from fgplugins.modes import in_testing
+from fgplugins.zoo_timm.checkpoints import PREPROCESSING
 from fgplugins.zoo_timm.composed import ComposedModel
 
-__all__ = ['deploy']
+__all__ = ['deploy', 'deployed_checkpoint']
+
+
+def _like(new: nn.Module, model: nn.Module) -> nn.Module:
+    """A new model in eval mode, where the other one is and of its type."""
+    weight = next(model.parameters())
+    return new.to(weight.device, weight.dtype).eval()
 
 
 def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None:
@@ -21,7 +30,7 @@ def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None
         'in_chans': model.in_chans,
         **model.backbone_args,
     }
-    plain = timm.create_model(model.backbone_name, **arguments)
+    plain = _like(timm.create_model(model.backbone_name, **arguments), model)
     classifier = plain.pretrained_cfg.get('classifier')
     weights = dict(model.backbone.state_dict())
     for name, value in model.method.classifier.state_dict().items():
@@ -30,7 +39,7 @@ def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
         return None
     plain.load_state_dict(weights)
-    return plain.eval(), model.backbone_name, arguments
+    return plain, model.backbone_name, arguments
 
 
 def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
@@ -41,14 +50,14 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
     is part of the deployed model and stays.
 
     Args:
-        model: trained; put in eval mode.
+        model: trained; as it was afterwards, unless it is what is returned, in eval mode.
 
     Returns:
         The model, its timm name, and the arguments that ``timm.create_model`` builds it with. Its
         scores are bit-equal to those of ``model``.
     """
-    model.eval()
     if type(model.method).forward is not GAP.forward:
+        model.eval()
         arguments = {
             'backbone': model.backbone_name,
             'num_classes': model.num_classes,
@@ -58,8 +67,11 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
             **model.backbone_args,
         }
         return model, model.method_name, arguments
-    images = torch.randn(2, model.in_chans, *model.input_size)
-    with torch.no_grad():
+    weight = next(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, model.in_chans, *model.input_size, generator=generator)
+    images = images.to(weight.device, weight.dtype)
+    with torch.no_grad(), in_testing(model):
         scores = model(images)
         found = _plain(model)
         if found is not None and torch.equal(found[0](images), scores):
@@ -71,8 +83,33 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
             'levels': model.levels[-1:],
             **model.backbone_args,
         }
-        pooled = timm.create_model('gap', **arguments).eval()
+        pooled = _like(timm.create_model('gap', **arguments), model)
         pooled.load_state_dict(model.state_dict())
         if not torch.equal(pooled(images), scores):
             raise RuntimeError(f'gap on {model.backbone_name} gives other scores than the model')
         return pooled, 'gap', arguments
+
+
+def deployed_checkpoint(
+    model: nn.Module,
+    architecture: str,
+    arguments: dict[str, Any],
+    classes: Sequence[str] | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What to save of what `deploy` gave: all that the tools ask of a file of weights.
+
+    Args:
+        model: the model to ship.
+        architecture: its timm name.
+        arguments: of ``timm.create_model``.
+        classes: names of the classes, where they are known.
+        data: how its images are prepared, as ``timm.data.resolve_data_config`` gives it.
+    """
+    content = {'arch': architecture, 'model_args': arguments, 'state_dict': model.state_dict()}
+    if classes:
+        content['class_names'] = list(classes)
+    if data:
+        kept = {key: data[key] for key in PREPROCESSING if key in data}
+        content['data_config'] = {**kept, 'img_size': tuple(data['input_size'][1:])}
+    return content

@@ -12,6 +12,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -29,19 +30,27 @@ from fgplugins.zoo_timm.composed import (
     classifier_layers,
     method_arguments,
 )
+from fgplugins.zoo_timm.names import look_up
 
-__all__: list[str] = []
+__all__: list[str] = []  # timm adds the models' names
 
 DEFAULT_BACKBONE = 'resnet50'
+# settings of a backbone that say what its own weights are, and what their classes are called
+OF_THE_WEIGHTS = (
+    'architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes', 'description',
+    'label_offset', 'label_names', 'label_descriptions',
+)  # fmt: skip
 
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
-def _composed_cfg(method: str, backbone: str) -> dict[str, Any]:
+def _composed_cfg(
+    method: str, backbone: str, cache_dir: str | Path | None = None
+) -> dict[str, Any]:
     """The backbone's image settings, without its weights, under the names of the whole model."""
-    cfg = timm.get_pretrained_cfg(backbone)
+    cfg = check_backbone(backbone, cache_dir)
     kept = {} if cfg is None else cfg.to_dict(remove_source=True, remove_null=True)
-    for key in ('architecture', 'tag', 'custom_load', 'license', 'origin_url', 'notes'):
+    for key in OF_THE_WEIGHTS:
         kept.pop(key, None)
     first = kept.get('first_conv')
     if first:
@@ -50,6 +59,29 @@ def _composed_cfg(method: str, backbone: str) -> dict[str, Any]:
         kept['first_conv'] = names[0] if isinstance(first, str) else tuple(names)
     kept['classifier'] = 'method'
     return kept
+
+
+def method_of(name: str) -> str | None:
+    """The method that is part of a timm model; None for a plain network, or an unknown one.
+
+    Args:
+        name: of any kind that ``timm.create_model`` takes.
+    """
+    try:
+        architecture, _ = look_up(name)
+    except ValueError:
+        return None
+    return getattr(timm.model_entrypoint(architecture), 'method', None)
+
+
+def backbone_settings(name: str, backbone: str | None = None) -> PretrainedCfg | None:
+    """The settings of the network in a timm model, which is the model itself without a method.
+
+    Args:
+        name: of the model.
+        backbone: of a model with a method, in place of its own.
+    """
+    return look_up(name if backbone is None else backbone)[1]
 
 
 _known_layers = functools.cache(classifier_layers)
@@ -92,13 +124,12 @@ def _create(
             f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
             "out_indices, and feature_cls='getter' alone; what a method reads is levels="
         )
-    check_backbone(backbone)
     if pretrained_cfg is None:
-        pretrained_cfg = _composed_cfg(method, backbone)
+        pretrained_cfg = _composed_cfg(method, backbone, cache_dir)
         pretrained_cfg['classifier'] = _classifier_layers(method, kwargs)
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if pretrained and not cfg.has_weights:
-        found = timm.get_pretrained_cfg(backbone)
+        found = check_backbone(backbone, cache_dir)
         if not kwargs.get('backbone_checkpoint') and not (found and found.has_weights):
             raise ValueError(
                 f'pretrained=True: no weights of {backbone!r} are published; '
@@ -157,6 +188,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = doc
     entrypoint.__module__ = __name__
+    entrypoint.method, entrypoint.backbone = method, backbone
     cfg = PretrainedCfg(**_composed_cfg(method, backbone))
     default_cfgs[name] = DefaultCfg(tags=deque(['']), cfgs={'': cfg})
     setattr(sys.modules[__name__], name, register_model(entrypoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from timm.utils.model import unwrap_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fgplugins.errors import UserError
 from fgplugins.zoo_timm.composed import ComposedModel, read_maps
 
 __all__ = ['LossStep', 'MethodTask', 'classification_task', 'target_smoothing']
@@ -54,15 +56,15 @@ class LossStep(nn.Module):
         """The weights that are not the model's."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith('model.')}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
         """The model's groups by depth, under this module's names; the second network's alike."""
+        find = self.model.group_matcher(coarse=coarse)
 
-        def prefixed(pattern: Any) -> Any:
-            if isinstance(pattern, str):
-                return pattern.replace(r'^backbone\.', r'^(?:model\.backbone|second)\.', 1)
-            return [(prefixed(p), *rest) for p, *rest in pattern]
+        def matcher(name: str) -> tuple[float, ...]:
+            part, _, rest = name.partition('.')
+            return find({'model': rest, 'second': f'backbone.{rest}'}.get(part, name))
 
-        return {k: prefixed(v) for k, v in self.model.group_matcher(coarse=coarse).items()}
+        return matcher
 
     def no_weight_decay(self) -> set[str]:
         """The model's, under this module's names."""
@@ -97,7 +99,22 @@ def target_smoothing(criterion: object, criterion_kwargs: dict[str, Any] | None)
     )
 
 
-class MethodTask(TrainingTask):
+class _NamedClasses:
+    """Of a task whose checkpoints say what the classes are called, where that is known."""
+
+    class_names: list[str] | None = None
+
+    def get_checkpoint_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The task's entries of a checkpoint, and the names."""
+        state = super().get_checkpoint_state(*args, **kwargs)
+        return {**state, 'class_names': self.class_names} if self.class_names else state
+
+
+class _PlainTask(_NamedClasses, ClassificationTask):
+    pass
+
+
+class MethodTask(_NamedClasses, TrainingTask):
     """Trains a `ComposedModel` by the sum of its method's loss terms.
 
     The result holds ``loss`` and each term by its name; there is no ``output``, since the scores of
@@ -124,6 +141,7 @@ class MethodTask(TrainingTask):
         super().__init__(device=device, dtype=dtype, verbose=verbose)
         self.trainable_module = LossStep(model)
         self.smoothing = target_smoothing(criterion, criterion_kwargs)
+        self.steps = 0
 
     def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs: Any) -> MethodTask:
         """Wrap the loss step in DistributedDataParallel."""
@@ -169,8 +187,9 @@ class MethodTask(TrainingTask):
         step = unwrap_model(self.get_trainable_module())
         if not exclude_head:
             return list(step.parameters())
-        second = [] if step.second is None else list(step.second.parameters())
-        return list(step.model.parameters())[:-2] + second
+        names = getattr(step.model, 'pretrained_cfg', {}).get('classifier') or ()
+        heads = tuple(f'model.{n}.' for n in ([names] if isinstance(names, str) else names))
+        return [p for name, p in step.named_parameters() if not name.startswith(heads)]
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """What exists in training only, for checkpoints to resume from."""
@@ -202,16 +221,31 @@ class MethodTask(TrainingTask):
             step.load_state_dict(state, strict=False)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """``loss`` and its terms for images (N, C, H, W) and labels (N,) or (N, Y)."""
+        """``loss`` and its terms for images (N, C, H, W) and labels (N,) or (N, Y).
+
+        Raises:
+            UserError: if a term is not finite, so that all weights would be lost with it.
+        """
         if self.smoothing and target.ndim == 1:
             classes = self.get_eval_model().num_classes
             target = F.one_hot(target, classes).to(input.dtype)
             target = target * (1 - self.smoothing) + self.smoothing / classes
         terms = self.trainable_module(input, target)
-        return {'loss': torch.stack(list(terms.values())).sum(), **terms}
+        loss = torch.stack(list(terms.values())).sum()
+        self.steps += 1
+        if not loss.isfinite():
+            name, value = next(
+                ((k, v) for k, v in terms.items() if not v.isfinite()), ('their sum', loss)
+            )
+            raise UserError(
+                f'the loss is not finite at step {self.steps} of this run: {name} is '
+                f'{value.item()}; lower the learning rate, clip gradients, or leave out half '
+                'precision'
+            )
+        return {'loss': loss, **terms}
 
 
 def classification_task(model: nn.Module, *args: Any, **kwargs: Any) -> TrainingTask:
     """Timm's ``ClassificationTask``, or a `MethodTask` if the model is a composed one."""
-    task = MethodTask if isinstance(model, ComposedModel) else ClassificationTask
+    task = MethodTask if isinstance(model, ComposedModel) else _PlainTask
     return task(model, *args, **kwargs)

@@ -5,23 +5,64 @@ r"""Run timm's own training script with the models and losses of this package.
 
 Every argument after the script is timm's. The script is not part of timm's wheel; take it from
 timm's repository, at the version that is installed. A model that is not composed of a method trains
-as it always does.
+as it always does. A folder is read in the layouts that `tools/train.py` knows: validation is on
+val/, or else on test/. Checkpoints keep the classes' names, and --resume compares them.
 """
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import timm.data
 import timm.task
+from timm.task import TrainingTask
+from timm.utils.model import unwrap_model
+from torch import nn
 
 import fgplugins  # noqa: F401  (registers the models)
 from fgplugins.cli import main_guard
 from fgplugins.errors import UserError
+from fgplugins.zoo_timm.checkpoints import check_method, check_weights, read_checkpoint
+from fgplugins.zoo_timm.composed import ComposedModel
+from fgplugins.zoo_timm.data import RunData, check_class_names
 from fgplugins.zoo_timm.task import classification_task
 
 __all__ = ['main']
+
+
+def _task(data: RunData, model: nn.Module, *args: Any, **kwargs: Any) -> TrainingTask:
+    """The training task, whose checkpoints say what the data's classes are called."""
+    data.check_number(getattr(model, 'num_classes', None))
+    task = classification_task(model, *args, **kwargs)
+    task.class_names = data.classes
+    return task
+
+
+def _resume(
+    data: RunData, resume: Callable, task: TrainingTask, path: str, *args: Any, **kwargs: Any
+) -> int | None:
+    """``timm.task.resume_task_checkpoint`` of a checkpoint of the same method and classes.
+
+    Raises:
+        UserError: if it is of others.
+    """
+    saved = read_checkpoint(path)
+    model = unwrap_model(task.get_eval_model())
+    if isinstance(model, ComposedModel):
+        check_method(saved, model.method_name)
+    if saved.classes and data.classes:
+        check_class_names(saved.classes, data.classes, f'checkpoint {path!r}', data.root)
+    check_weights(model, saved)
+    try:
+        return resume(task, path, *args, **kwargs)
+    except (KeyError, RuntimeError, ValueError) as error:  # of another optimizer, for one
+        reason = ' '.join(str(error).split())
+        raise UserError(f'--resume {path!r} does not fit this run: {reason[:200]}') from error
 
 
 def main() -> None:
@@ -38,7 +79,11 @@ def main() -> None:
             f'{script} does not train through timm.task.ClassificationTask: take the train.py of '
             f'timm {timm.__version__}'
         )
-    timm.task.ClassificationTask = classification_task
+    data = RunData()
+    timm.data.create_dataset = data.create_dataset
+    timm.task.ClassificationTask = functools.partial(_task, data)
+    resume = timm.task.resume_task_checkpoint
+    timm.task.resume_task_checkpoint = functools.partial(_resume, data, resume)
     sys.argv = arguments
     sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name='__main__')

@@ -1,0 +1,186 @@
+"""Weights in files: how they come into a backbone, and whether they are a model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import _builder, load_state_dict
+from timm.models._input import get_model_traits
+from torch import Tensor, nn
+
+__all__ = ['create_backbone', 'first_difference']
+
+NUMPY = ('.npz', '.npy')
+
+
+def first_difference(
+    weights: dict[str, Tensor], model: nn.Module, besides: bool = True
+) -> str | None:
+    """What first keeps weights from being a model's, in words; None if they are.
+
+    Args:
+        weights: name -> tensor.
+        model: to be loaded.
+        besides: weights that the model does not have are a difference too.
+    """
+    own = model.state_dict()
+    for name in own:
+        # files from before they were counted do not have these
+        if name not in weights and not name.endswith('num_batches_tracked'):
+            return f'it lacks {name}'
+    for name, value in weights.items():
+        if name not in own:
+            if besides:
+                return f'it has {name} besides'
+            continue
+        there, here = tuple(getattr(value, 'shape', ())), tuple(own[name].shape)
+        if there != here:
+            return f'{name} is {there} in it and {here} in the model'
+    return None
+
+
+def _source_channels(weights: dict[str, Tensor], model: nn.Module, in_chans: int) -> int | None:
+    """How many image channels weights were trained on, by the first convolution that they have."""
+    names = get_model_traits(model).get('first_conv') or ()
+    for name in (names,) if isinstance(names, str) else names:
+        weight, layer = weights.get(f'{name}.weight'), model.get_submodule(name)
+        if weight is not None and weight.ndim == 4 and isinstance(layer, nn.Conv2d):
+            return weight.shape[1] * in_chans * layer.groups // layer.in_channels
+    return None
+
+
+def _adapted(weights: dict[str, Tensor], model: nn.Module, adapt: Callable) -> dict[str, Tensor]:
+    try:
+        return adapt(weights, model)
+    except TypeError:  # some filters of timm take the weights alone
+        return adapt(weights)
+
+
+def _load(
+    model: nn.Module,
+    path: str,
+    classifier: Callable[[], set[str]],
+    cfg: dict[str, Any],
+    in_chans: int = 3,
+    adapt: Callable | None = None,
+    strict: bool = True,
+) -> None:
+    """Load a file into a network without classifier, with what timm does to its own weights.
+
+    Args:
+        model: the network.
+        path: of the file.
+        classifier: gives the names of weights that the network has with classes.
+        cfg: the network's.
+        in_chans: image channels.
+        adapt: the network's own filter of weights.
+        strict: whether the network's own weights are no more than it has.
+
+    Raises:
+        ValueError: in one line, if the file does not hold every weight.
+    """
+    refusal = f'backbone_checkpoint={path!r} does not fit'
+    if path.lower().endswith(NUMPY):
+        if not hasattr(model, 'load_pretrained'):
+            raise ValueError(f'{refusal}: {type(model).__name__} reads no NumPy files')
+        try:
+            model.load_pretrained(path)
+        except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f'{refusal}: {" ".join(str(error).split())[:200]}') from None
+        return
+    try:
+        weights = load_state_dict(path)
+    except Exception as error:  # of a pickle, a zip archive, safetensors
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f'backbone_checkpoint={path!r} cannot be read: {reason[:200]}') from None
+    try:
+        adapted = weights if adapt is None else _adapted(weights, model, adapt)
+    except Exception as error:  # it expects another network's weights
+        reason = first_difference(weights, model) or ' '.join(str(error).split())
+        raise ValueError(f'{refusal}: {reason}') from None
+    own = model.state_dict()
+    if strict and set(adapted) - set(own):
+        adapted = {k: v for k, v in adapted.items() if k in own or k not in classifier()}
+    channels = _source_channels(adapted, model, in_chans)
+    height, width = (cfg.get('input_size') or (3, 224, 224))[1:]
+    source = {
+        'state_dict': adapted,
+        'input_size': (channels or 3, height, width),
+        'first_conv': cfg.get('first_conv'),
+    }
+    failure = ''
+    try:
+        _builder.load_pretrained(model, source, num_classes=0, in_chans=in_chans, strict=False)
+    except RuntimeError as error:
+        failure = ' '.join(str(error).split())
+    reason = first_difference(adapted, model, besides=strict) or failure
+    if reason:
+        raise ValueError(f'{refusal}: {reason}')
+
+
+@contextmanager
+def _weights_from(path: str, classifier: Callable[[], set[str]]) -> Iterator[list[nn.Module]]:
+    """Inside, networks that timm builds with ``pretrained=True`` take their weights from a file.
+
+    How a network's weights are renamed and resampled is known to this step of timm alone.
+
+    Args:
+        path: of the file.
+        classifier: see `_load`.
+
+    Yields:
+        The networks that did.
+    """
+    loaded, original = [], _builder.load_pretrained
+
+    def load(
+        model: nn.Module,
+        pretrained_cfg: dict[str, Any],
+        in_chans: int = 3,
+        filter_fn: Callable | None = None,
+        strict: bool = True,
+        **rest: Any,
+    ) -> None:
+        _builder.load_pretrained = original
+        _load(model, path, classifier, pretrained_cfg, in_chans, filter_fn, strict)
+        loaded.append(model)
+
+    _builder.load_pretrained = load
+    try:
+        yield loaded
+    finally:
+        _builder.load_pretrained = original
+
+
+def create_backbone(name: str, pretrained: bool, checkpoint: str, **arguments: Any) -> nn.Module:
+    """``timm.create_model``, with the weights of a file in place of the published ones.
+
+    Args:
+        name: of a timm model.
+        pretrained: load the published weights.
+        checkpoint: file of weights, or ''.
+        **arguments: of ``timm.create_model``.
+
+    Raises:
+        FileNotFoundError: if the file is not there.
+        ValueError: if it does not hold every weight of the network, or more than its classifier.
+    """
+    if not checkpoint:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'backbone_checkpoint={checkpoint!r} is not a file')
+
+    def classifier() -> set[str]:
+        with torch.device('meta'):
+            return set(timm.create_model(name, **{**arguments, 'num_classes': 2}).state_dict())
+
+    with _weights_from(checkpoint, classifier) as loaded:
+        model = timm.create_model(name, pretrained=True, **arguments)
+    if not any(model is other for other in loaded):  # not built in timm's own way
+        _load(model, checkpoint, classifier, getattr(model, 'pretrained_cfg', {}))
+    return model
