@@ -54,6 +54,7 @@ setup(
         'numpy',
         'pillow',
         'scikit-learn',
+        'tqdm',
     ],
     extras_require={
         'mm': MAINTAINED,

@@ -116,8 +116,12 @@ def main() -> None:
         evaluation.set_deployed(cfg)
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
     classes = checkpoints.class_names(checkpoints.read_checkpoint(args.checkpoint))
-    running.match_classes(cfg, ('test',), args.cfg_options, (args.checkpoint, classes))
+    known = (args.checkpoint, classes)
+    data = running.match_classes(cfg, ('test',), args.cfg_options, known)
+    if running.is_main_process():
+        running.check_images(data)
     model = running.check_model(cfg)
+    running.check_input(model, data['test'])
     checkpoints.check_checkpoint(args.checkpoint, model)
     del model
     if args.tta:
@@ -127,6 +131,8 @@ def main() -> None:
     with checkpoints.harmless_checkpoints():
         with running.user_errors('runner'):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        with running.user_errors('test_evaluator'):
+            _ = runner.test_loop
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

@@ -217,6 +217,8 @@ def build_runner(cfg: running.Config) -> Runner:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     with running.user_errors('train_cfg'):
         _ = runner.train_loop
+    with running.user_errors('val_evaluator'):
+        _ = runner.val_loop
     with running.user_errors('optim_wrapper'):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     drop_pretrained(runner.cfg.model)
@@ -270,8 +272,12 @@ def main() -> None:
     # everything that can be wrong is tried before a file is written
     meta, classes = check_resume(checkpoint) if resuming else ({}, None)
     known = (checkpoint, classes) if resuming else None
-    running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
+    data = running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
+    if running.is_main_process():
+        running.check_images(data)
     model = running.check_model(cfg)
+    for dataset in data.values():
+        running.check_input(model, dataset)
     if weights is not None:
         check_pretrained(weights, model.backbone, args.pretrained)
     elif not resuming and has_initial_weights(cfg.model):

@@ -14,14 +14,18 @@ from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info
 from mmengine.registry import DefaultScope, init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
+from tqdm import tqdm
 
 import fgplugins
 from fgplugins.cli import one_line
+from fgplugins.data.images import check_readable
 from fgplugins.errors import UserError, did_you_mean
+from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.checkpoints import check_same_classes
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.settings import (
@@ -37,6 +41,8 @@ from fgplugins.zoo_mmpretrain.work_folder import latest_checkpoint
 __all__ = [
     'add_config_arguments',
     'add_hooks',
+    'check_images',
+    'check_input',
     'check_length',
     'check_model',
     'configs_folder',
@@ -344,6 +350,46 @@ def check_model(cfg: Config) -> nn.Module:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     with user_errors('model'):
         return MODELS.build(model_cfg)
+
+
+def check_images(built: dict[str, object]) -> None:
+    """Decode every image file of the data once, so that all broken ones are said before the work.
+
+    Data sets say what else is remarkable about their folder.
+
+    Raises:
+        UserError: naming the broken files.
+    """
+    for dataset in built.values():
+        for note in getattr(dataset, 'notes', ()):
+            print(f'note: {note}')
+    with tqdm(desc='reading images', unit='', leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        check_readable(*built.values(), progress=progress)
+
+
+def check_input(model: nn.Module, dataset: object) -> None:
+    """Run the backbone on one image as the pipeline gives it.
+
+    Raises:
+        UserError: if it does not take images of that size or number of channels.
+    """
+    with user_errors('data'):
+        batch = pseudo_collate([dataset[0]])
+        inputs = model.data_preprocessor(batch, training=False)['inputs']
+    try:
+        with torch.no_grad(), in_testing(model):
+            (model.extract_feat if hasattr(model, 'extract_feat') else model)(inputs)
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f'model.backbone does not run on images of {tuple(inputs.shape[1:])}, as the pipeline '
+            f'gives them: {_one_line(error)[:200].rstrip(".")}; give other sizes in the pipelines (scale, '
+            f'crop_size), or model.backbone.img_size={inputs.shape[-1]} where the network takes it'
+        ) from error
 
 
 def prepare_loaders(cfg: Config) -> None:
