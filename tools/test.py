@@ -119,7 +119,7 @@ def main() -> None:
     known = (args.checkpoint, classes)
     data = running.match_classes(cfg, ('test',), args.cfg_options, known)
     if running.is_main_process():
-        running.check_images(data)
+        running.check_images(cfg, data)
     model = running.check_model(cfg)
     running.check_input(model, data['test'])
     checkpoints.check_checkpoint(args.checkpoint, model)

@@ -191,7 +191,9 @@ def print_summary(runner: Runner) -> None:
     """What came out, and where it lies."""
     folder = Path(runner.work_dir)
     scalars = runner.message_hub.log_scalars
-    lines, when = [], f'on the test data after the last epoch ({runner.epoch})'
+    tested = runner.val_loop.dataloader.dataset if runner.val_loop else None
+    data = 'validation' if getattr(tested, 'choice', {}).get('split') == 'val' else 'test'
+    lines, when = [], f'on the {data} data after the last epoch ({runner.epoch})'
     if 'val/accuracy/top1' in scalars:
         lines.append(f'top-1 {when}: {scalars["val/accuracy/top1"].current():.2f} %')
     else:
@@ -274,7 +276,7 @@ def main() -> None:
     known = (checkpoint, classes) if resuming else None
     data = running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
     if running.is_main_process():
-        running.check_images(data)
+        running.check_images(cfg, data)
     model = running.check_model(cfg)
     for dataset in data.values():
         running.check_input(model, dataset)

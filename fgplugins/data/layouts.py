@@ -32,7 +32,15 @@ import numpy as np
 from fgplugins.data.images import IMAGE_SUFFIXES, check_decodable, is_clutter, is_image, shown, walk
 from fgplugins.errors import UserError
 
-__all__ = ['LAYOUTS', 'Split', 'in_order_of', 'read_lines', 'read_split', 'read_text']
+__all__ = [
+    'LAYOUTS',
+    'Split',
+    'has_validation',
+    'in_order_of',
+    'read_lines',
+    'read_split',
+    'read_text',
+]
 
 TRAIN_FOLDERS = ('train', 'training')
 TEST_FOLDERS = ('test', 'testing')
@@ -456,10 +464,9 @@ def _count_notes(found: Split, split: str) -> list[str]:
     counts = [0] * len(found.classes)
     for label in found.labels:
         counts[label] += 1
-    notes = [
-        f'{split}: {sum(counts)} images of {len(counts)} classes, {min(counts)} to {max(counts)} '
-        'each'
-    ]
+    least, most = min(counts), max(counts)
+    spread = f'{least} each' if least == most else f'{least} to {most} each'
+    notes = [f'{split}: {sum(counts)} images of {len(counts)} classes, {spread}']
     if len(counts) == 1:
         notes.append(f'{found.classes[0]!r} is the only class')
     bare = [name for name, count in zip(found.classes, counts, strict=True) if not count]
@@ -485,6 +492,13 @@ def _what_is_there(root: Path) -> str:
         return f'holds {images} images but no class folders: {should}'
     inside = ', '.join(shown(name) for name in sorted(f.name for f in root.iterdir())[:5])
     return f'holds {inside or "nothing"}; it should hold {LAYOUTS}'
+
+
+def has_validation(root: str) -> bool:
+    """Whether a folder has images to validate on besides those to test on."""
+    folder = Path(root).expanduser()
+    splits = (TRAIN_FOLDERS, TEST_FOLDERS, VAL_FOLDERS)
+    return folder.is_dir() and all(_split_folder(folder, names, []) for names in splits)
 
 
 def read_split(

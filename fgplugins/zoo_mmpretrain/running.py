@@ -24,6 +24,7 @@ from tqdm import tqdm
 import fgplugins
 from fgplugins.cli import one_line
 from fgplugins.data.images import check_readable
+from fgplugins.data.layouts import has_validation
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.checkpoints import check_same_classes
@@ -36,6 +37,7 @@ from fgplugins.zoo_mmpretrain.settings import (
     registered_names,
     short_type,
 )
+from fgplugins.zoo_mmpretrain.transforms import LoadImage
 from fgplugins.zoo_mmpretrain.work_folder import latest_checkpoint
 
 __all__ = [
@@ -203,7 +205,17 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root is not None:
         for dataset in _datasets(cfg):
             dataset.data_root = args.data_root
+    _validate_on_own_images(cfg)
     return cfg
+
+
+def _validate_on_own_images(cfg: Config) -> None:
+    """Where a folder has ``val/`` besides ``test/``, the test images wait for ``tools/test.py``."""
+    loader = cfg.get('val_dataloader')
+    for dataset in leaf_datasets(loader.dataset) if loader else ():
+        own = short_type(dataset) == FineGrainedImages.__name__ and dataset.get('split') == 'test'
+        if own and has_validation(str(dataset.get('data_root'))):
+            dataset.split = 'val'
 
 
 def override(cfg: Config, overrides: dict[str, object]) -> None:
@@ -231,6 +243,8 @@ def _say_schedule(cfg: Config, overrides: dict[str, object]) -> None:
         length = scheduler.get('T_max')
         if length is None or not scheduler.get('by_epoch', True):
             continue
+        if not isinstance(epochs, int):
+            return  # refused by `check_length`
         fitting = epochs - scheduler.get('begin', 0)
         if length != fitting and f'{name}.T_max' not in overrides:
             print(
@@ -352,24 +366,34 @@ def check_model(cfg: Config) -> nn.Module:
         return MODELS.build(model_cfg)
 
 
-def check_images(built: dict[str, object]) -> None:
+def check_images(cfg: Config, built: dict[str, object]) -> None:
     """Decode every image file of the data once, so that all broken ones are said before the work.
 
-    Data sets say what else is remarkable about their folder.
+    Data sets say what else is remarkable about their folder. What another loader reads than
+    `LoadImage` is left to it.
+
+    Args:
+        cfg: the config.
+        built: its data sets by split.
 
     Raises:
         UserError: naming the broken files.
     """
-    for dataset in built.values():
+    data = []
+    for split, dataset in built.items():
         for note in getattr(dataset, 'notes', ()):
             print(f'note: {note}')
+        leaves = leaf_datasets(cfg[f'{split}_dataloader'].dataset)
+        loaders = {short_type(step) for leaf in leaves for step in leaf.get('pipeline') or ()}
+        if LoadImage.__name__ in loaders and hasattr(dataset, 'get_data_info'):
+            data.append(dataset)
     with tqdm(desc='reading images', unit='', leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        check_readable(*built.values(), progress=progress)
+        check_readable(*data, progress=progress)
 
 
 def check_input(model: nn.Module, dataset: object) -> None:
@@ -385,10 +409,11 @@ def check_input(model: nn.Module, dataset: object) -> None:
         with torch.no_grad(), in_testing(model):
             (model.extract_feat if hasattr(model, 'extract_feat') else model)(inputs)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        reason = _one_line(error)[:200].rstrip('.')
         raise UserError(
             f'model.backbone does not run on images of {tuple(inputs.shape[1:])}, as the pipeline '
-            f'gives them: {_one_line(error)[:200].rstrip(".")}; give other sizes in the pipelines (scale, '
-            f'crop_size), or model.backbone.img_size={inputs.shape[-1]} where the network takes it'
+            f'gives them: {reason}; give other sizes in the pipelines (scale, crop_size), or '
+            f'model.backbone.img_size={inputs.shape[-1]} where the network takes it'
         ) from error
 
 
