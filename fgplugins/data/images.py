@@ -67,7 +67,8 @@ CLUTTER = frozenset(
     )
 )
 CLUTTER_FILES = frozenset(('desktop.ini', 'ehthumbs.db', 'icon\r', 'thumbs.db'))
-HEADERS_ONLY_ABOVE = 50_000  # images: decoding more than these takes many minutes
+HEADERS_ONLY_ABOVE = 50_000  # images: decoding more than these takes minutes
+CHUNK = 256  # images between two reports of progress
 TURNS = {  # EXIF's orientation -> how to turn the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,7 +124,7 @@ def is_image(path: str | os.PathLike) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _is_picture(name: str) -> bool:
+def _is_picture(name: str | os.PathLike) -> bool:
     """Whether a suffix is an image's, decodable here or not."""
     suffix = Path(name).suffix.lower()
     return suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES | CONVERTED_SUFFIXES
@@ -185,18 +186,17 @@ def check_decodable(paths: Iterable[str | os.PathLike]) -> None:
     Raises:
         UserError: with their number, the first of them and what to do.
     """
-    wrong = [path for path in paths if not is_image(path)]
+    wrong = [path for path in paths if _is_picture(path) and not is_image(path)]
     heif = [path for path in wrong if Path(path).suffix.lower() in HEIF_SUFFIXES]
     if heif:
         raise UserError(
-            f'{len(heif)} images are HEIC, as {shown(heif[0])}: pip install pillow-heif, or '
+            f'images in HEIC: {len(heif)}, as {shown(heif[0])}: pip install pillow-heif, or '
             'convert them to JPEG'
         )
     if wrong:
-        suffix = Path(wrong[0]).suffix
         raise UserError(
-            f'{len(wrong)} images cannot be decoded, as {shown(wrong[0])}: convert '
-            f'{suffix or "them"} to PNG or JPEG'
+            f'images that cannot be decoded: {len(wrong)}, as {shown(wrong[0])}: convert '
+            f'{Path(wrong[0]).suffix} to PNG or JPEG'
         )
 
 
@@ -331,7 +331,7 @@ def find_unreadable(
 
     Args:
         paths: the image files.
-        progress: called with the number of images seen and of all.
+        progress: called now and then with the number of images seen and of all.
 
     Returns:
         (path, reason) of each unreadable one.
@@ -355,11 +355,12 @@ def find_unreadable(
 
     found = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for done, (name, text) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
-            if text is not None:
-                found.append((name, text))
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            reasons = zip(chunk, pool.map(reason, chunk), strict=True)
+            found += [(name, text) for name, text in reasons if text is not None]
             if progress is not None:
-                progress(done, len(names))
+                progress(start + len(chunk), len(names))
     return found
 
 
@@ -379,7 +380,7 @@ def check_readable(*data: Any, progress: Callable[[int, int], None] | None = Non
 
     Args:
         *data: data sets of MMPretrain, wrapped or not, or iterables of paths.
-        progress: called with the number of images seen and of all.
+        progress: as of `find_unreadable`.
 
     Raises:
         UserError: with the number of unreadable images, and the first ones and their reasons.
