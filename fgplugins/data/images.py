@@ -286,6 +286,10 @@ def _reason(error: Exception) -> str:
     return shown(text or type(error).__name__)
 
 
+def _refusal(name: object, reason: str) -> str:
+    return f'image {shown(name)} cannot be read: {reason}; replace or remove it'
+
+
 def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
     """The pixels of an image file's content.
 
@@ -304,9 +308,7 @@ def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
         with _open(io.BytesIO(content)) as image:
             return _to_bytes(image, mode)
     except Exception as error:
-        raise UserError(
-            f'image {shown(name)} cannot be read: {_reason(error)}; replace or remove it'
-        ) from None
+        raise UserError(_refusal(name, _reason(error))) from None
 
 
 def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
@@ -314,7 +316,7 @@ def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f'image {shown(path)} cannot be read: {_reason(error)}') from None
+        raise UserError(_refusal(path, _reason(error))) from None
     return decode_image(content, path, mode)
 
 
@@ -387,6 +389,8 @@ def check_readable(*data: Any, progress: Callable[[int, int], None] | None = Non
     """
     paths = list(dict.fromkeys(path for one in data for path in _paths(one)))
     wrong = find_unreadable(paths, progress)
+    if len(wrong) == 1:
+        raise UserError(_refusal(*wrong[0]))
     if wrong:
         first = '; '.join(f'{shown(path)}: {reason}' for path, reason in wrong[:5])
         more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
