@@ -29,6 +29,7 @@ __all__ = [
     'decode_image',
     'find_images',
     'find_unreadable',
+    'is_clutter',
     'is_image',
     'read_image',
     'shown',
