@@ -155,8 +155,8 @@ def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
     if '.' in classes:
         loose = classes['.']
         raise UserError(
-            f'{len(loose)} images lie in {folder.name}/ itself, as {shown(loose[0])}: put every '
-            f'image into the folder of its class, as {folder.name}/crow/'
+            f'images in {folder.name}/ itself: {len(loose)}, as {shown(loose[0])}: put every image '
+            f'into the folder of its class, as {folder.name}/crow/'
         )
     for name in classes:
         for outer in map(str, Path(name).parents):
@@ -173,7 +173,7 @@ def _note_others(others: list[str], notes: list[str]) -> None:
     """Say which files are skipped, but for those that often lie beside images."""
     odd = [name for name in others if Path(name).suffix.lower() not in COMPANIONS]
     if odd:
-        notes.append(f'{len(odd)} files that are no images are skipped, as {shown(odd[0])}')
+        notes.append(f'skipped, for they are no images: {len(odd)} files, as {shown(odd[0])}')
 
 
 def _folders(root: Path, split: str) -> Split | None:
@@ -190,13 +190,15 @@ def _folders(root: Path, split: str) -> Split | None:
     order = {_same(name): label for label, name in enumerate(classes)}
     twin = next((name for name, n in Counter(map(_same, classes)).items() if n > 1), None)
     if twin:
-        raise UserError(f'{train} has two folders {twin!r}, which differ in their bytes only')
+        raise UserError(
+            f'{shown(train)} has two folders {twin!r}, which differ in their bytes only'
+        )
     if split != 'train':
         folder = _split_folder(root, TEST_FOLDERS, notes) if split == 'test' else None
         folder = folder or _split_folder(root, VAL_FOLDERS, notes)
         if folder is None:
             wanted = 'test/ or val/' if split == 'test' else 'val/'
-            raise UserError(f'{root} has {train.name}/ but no {wanted} beside it')
+            raise UserError(f'{shown(root)} has {train.name}/ but no {wanted} beside it')
         of_class, empty, others = _scan(folder)
         outer = {str(parent) for name in order for parent in Path(name).parents}
         for name in sorted({*of_class, *empty}):
@@ -213,7 +215,7 @@ def _folders(root: Path, split: str) -> Split | None:
 
 
 def _unknown_class(name: str, folder: Path, train: Path, classes: list[str]) -> str:
-    text = f'class {name!r} in {folder} is not in {train}'
+    text = f'class {name!r} in {shown(folder)} is not in {shown(train)}'
     alike = [known for known in classes if _same(known).casefold() == _same(name).casefold()]
     return text + (f': {alike[0]!r} there differs only in upper and lower case' if alike else '')
 
@@ -257,7 +259,7 @@ def _cub(root: Path, split: str) -> Split | None:
     if missing:
         raise UserError(f'{root / "images.txt"} names {shown(missing)}, which is not there')
     left = [key for key in paths if flags.get(key) not in ('0', '1') or key not in labels]
-    notes = [f'{len(left)} images have no label or no split, as number {left[0]}'] if left else []
+    notes = [f'images without label or split: {len(left)}, as number {left[0]}'] if left else []
     return Split(
         [names[key] for key in sorted(names)],
         images,
@@ -464,15 +466,16 @@ def _count_notes(found: Split, split: str) -> list[str]:
     counts = [0] * len(found.classes)
     for label in found.labels:
         counts[label] += 1
+    classes = 'class' if len(counts) == 1 else 'classes'
     least, most = min(counts), max(counts)
     spread = f'{least} each' if least == most else f'{least} to {most} each'
-    notes = [f'{split}: {sum(counts)} images of {len(counts)} classes, {spread}']
+    notes = [f'{split}: {sum(counts)} images of {len(counts)} {classes}, {spread}']
     if len(counts) == 1:
-        notes.append(f'{found.classes[0]!r} is the only class')
-    bare = [name for name, count in zip(found.classes, counts, strict=True) if not count]
+        notes.append(f'{shown(found.classes[0])} is the only class')
+    bare = [shown(name) for name, n in zip(found.classes, counts, strict=True) if not n]
     if bare:
-        names = ', '.join(map(repr, bare[:3])) + (', ...' if len(bare) > 3 else '')
-        notes.append(f'{len(bare)} classes have no {split} images: {names}')
+        more = f' and {len(bare) - 3} more classes' if len(bare) > 3 else ''
+        notes.append(f'no {split} images of {", ".join(bare[:3])}{more}')
     return notes
 
 
@@ -486,7 +489,10 @@ def _what_is_there(root: Path) -> str:
     should = 'it should hold train/<class>/*.jpg and test/<class>/*.jpg'
     if full:
         names = ', '.join(full[:3]) + (', ...' if len(full) > 3 else '')
-        return f'holds {len(full)} folders with images ({names}) but no train/ and test/: {should}'
+        folders = 'folder' if len(full) == 1 else 'folders'
+        return (
+            f'holds {len(full)} {folders} with images ({names}) but no train/ and test/: {should}'
+        )
     images = sum(map(is_image, root.iterdir()))
     if images:
         return f'holds {images} images but no class folders: {should}'
