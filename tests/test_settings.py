@@ -240,7 +240,7 @@ def test_wrappers_of_data_sets(tmp_path: Path, wrap: Callable[[dict], dict]) -> 
     evaluation.set_tta(cfg)
 
 
-# ---------------------------------------------------------------------------------- what stops a run
+# --------------------------------------------------------------------------------- what stops a run
 
 
 def tiny(**head: object) -> torch.nn.Module:
