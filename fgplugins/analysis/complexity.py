@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from fgplugins.analysis.loading import LoadedModel
 from fgplugins.methods import Method
+from fgplugins.modes import in_testing
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
     warnings.simplefilter('ignore', FutureWarning)
@@ -86,15 +87,16 @@ def set_paper_order(method: nn.Module) -> Callable[[], None]:
     """Let a method and its modules compute in the paper's order of operations, training included.
 
     Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module,
-    so that what it does is counted as its own.
+    so that what it does is counted as its own. What is in that order already stays in it.
 
     Returns:
-        What brings the method's own order back.
+        What brings the order of before back.
     """
     changed = []
     for module in method.modules():
         written = getattr(type(module), 'forward_paper', Method.forward_paper)
-        if written is not Method.forward_paper:
+        set_already = 'forward_paper' in vars(module)
+        if written is not Method.forward_paper and not set_already:
             module.forward = module.forward_paper
             module.forward_paper = module.__call__
             changed.append(module)
@@ -128,7 +130,7 @@ def count_complexity(
     """Count a forward pass of one image.
 
     Args:
-        model: put in eval mode for the count.
+        model: counted as it runs in testing.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
         method: the module of the model whose branches are told apart.
@@ -138,18 +140,15 @@ def count_complexity(
     """
     weight = next(model.parameters())
     x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
-    training = model.training
-    model.eval()
     logging.getLogger('fvcore.nn.jit_analysis').setLevel(logging.ERROR)
-    traced = _Forward(model, forward or model)
-    with torch.no_grad():
+    with in_testing(model), torch.no_grad():
+        traced = _Forward(model, forward or model)
         analysis = FlopCountAnalysis(traced, x)
         analysis.set_op_handle(**HANDLERS, **dict.fromkeys(FREE))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings('none')
         counts = analysis.by_module_and_operator()
         uncounted = dict(analysis.unsupported_ops())
-    model.train(training)
 
     parameters = parameter_count(model)
     by_module, elementary = {}, {}
@@ -262,7 +261,7 @@ def count_layers(
     batch-normalised, one for each that goes through a ReLU, into a pooling or out of a resampling.
 
     Args:
-        model: put in eval mode for the count.
+        model: counted as it runs in testing.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
 
@@ -270,10 +269,7 @@ def count_layers(
         The operations of the layers, and the multiply-adds of the matrix products, which module
         counters leave out.
     """
-    training = model.training
-    model.eval()
     device = next(model.parameters()).device
-    with torch.no_grad(), _LayerCounter() as counter:
+    with in_testing(model), torch.no_grad(), _LayerCounter() as counter:
         (forward or model)(torch.zeros(1, *input_size, device=device))
-    model.train(training)
     return int(counter.layers), int(counter.products)

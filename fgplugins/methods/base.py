@@ -12,6 +12,7 @@ class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from importlib.metadata import entry_points
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
+from torch.func import functional_call
 
 __all__ = [
     'METHODS',
@@ -34,6 +36,7 @@ __all__ = [
     'on_register',
     'register_method',
     'scale_gradient',
+    'without_float16',
 ]
 
 
@@ -60,6 +63,17 @@ class Regularizer(nn.Module):
             second: images -> S maps, by the second network.
         """
         raise NotImplementedError
+
+    def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Named views of the images that it trains on, each (N, channels, h, w), for pictures.
+
+        None, for most.
+
+        Args:
+            images: (N, channels, H, W), as the backbone got them.
+            features: the S maps it gave.
+        """
+        return {}
 
 
 class Method(nn.Module):
@@ -305,6 +319,56 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     if scale == 0:
         return x.detach()
     return x.detach() + scale * (x - x.detach())
+
+
+class _Bound(nn.Module):
+    """A function of a module, as a module whose parameters `functional_call` can replace."""
+
+    def __init__(self, function: Callable, module: nn.Module) -> None:
+        super().__init__()
+        self.function, self.module = function, module
+
+    def forward(self, *arguments: object) -> object:
+        return self.function(self.module, *arguments)
+
+
+def _raised(value: object) -> object:
+    """A tensor, or those of a sequence, in float32 if in float16; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_raised(v) for v in value]
+    return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
+
+
+def without_float16(function: Callable) -> Callable:
+    """Decorator: what the function would compute in float16, it computes in float32.
+
+    For products of features and their sums over channels: the largest number of float16 is 65504.
+    bfloat16, which holds them, stays. The parameters of a module in float16 are raised for the
+    call, if the function is a module's.
+
+    Args:
+        function: of tensors and sequences of them, some of which are features.
+    """
+
+    @functools.wraps(function)
+    def in_float32(*arguments: object) -> object:
+        flat = [x for a in arguments for x in (a if isinstance(a, (list, tuple)) else [a])]
+        tensors = [x for x in flat if isinstance(x, Tensor)]
+        device = tensors[0].device.type
+        half = any(x.dtype is torch.float16 for x in tensors)
+        if not half and not (
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
+        ):
+            return function(*arguments)
+        module = arguments[0]
+        with torch.autocast(device, enabled=False):
+            if not isinstance(module, nn.Module):
+                return function(*_raised(arguments))
+            bound = _Bound(function, module)
+            weights = {name: _raised(p) for name, p in bound.named_parameters()}
+            return functional_call(bound, weights, tuple(_raised(arguments[1:])))
+
+    return in_float32
 
 
 def check_gradient_path(features: Sequence[Tensor]) -> None:

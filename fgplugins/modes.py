@@ -1,0 +1,33 @@
+"""Looking at a model as it runs in testing, without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ['in_testing']
+
+
+@contextmanager
+def in_testing(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in eval mode; afterwards each of its parts is in its own mode again.
+
+    Parts may be in other modes than the whole, as frozen normalisations in training are. What else
+    an overridden ``train`` switches (flags of any part, what is trained) is switched back too.
+    """
+    parts, parameters = list(module.modules()), list(module.parameters())
+    modes = [part.training for part in parts]
+    flags = [{k: v for k, v in vars(part).items() if isinstance(v, bool)} for part in parts]
+    trained = [p.requires_grad for p in parameters]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode, switched in zip(parts, modes, flags, strict=True):
+            part.training = mode
+            vars(part).update(switched)
+        for p, before in zip(parameters, trained, strict=True):
+            if p.requires_grad != before:
+                p.requires_grad_(before)
