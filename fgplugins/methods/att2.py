@@ -206,9 +206,8 @@ class Att2(Method):
         self.check_features(features)
         if query is not None and self.global_branch is None:
             raise ValueError(
-                f'Att2: a query changes nothing with compat={self.compat!r} and mask={self.mask!r}, '
-                "since the softmax cancels the global feature; it does in a model of compat='dp' "
-                "or mask='sigmoid'"
+                "Att2: a query changes nothing with compat='pc' and mask='softmax', where the "
+                "global feature cancels; it does in a model of compat='dp' or mask='sigmoid'"
             )
         g = self.global_feature(features if query is None else query)
         return [a.unsqueeze(1) for a in self.attend(features, g)]

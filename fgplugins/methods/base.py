@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils.stateless import _reparametrize_module
 
 __all__ = [
     'METHODS',
@@ -321,17 +321,6 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     return x.detach() + scale * (x - x.detach())
 
 
-class _Bound(nn.Module):
-    """A function of a module, as a module whose parameters `functional_call` can replace."""
-
-    def __init__(self, function: Callable, module: nn.Module) -> None:
-        super().__init__()
-        self.function, self.module = function, module
-
-    def forward(self, *arguments: object) -> object:
-        return self.function(self.module, *arguments)
-
-
 def _raised(value: object) -> object:
     """A tensor, or those of a sequence, in float32 if in float16; anything else as it is."""
     if isinstance(value, (list, tuple)):
@@ -355,18 +344,26 @@ def without_float16(function: Callable) -> Callable:
         flat = [x for a in arguments for x in (a if isinstance(a, (list, tuple)) else [a])]
         tensors = [x for x in flat if isinstance(x, Tensor)]
         device = tensors[0].device.type
-        half = any(x.dtype is torch.float16 for x in tensors)
-        if not half and not (
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
-        ):
+        given = any(x.dtype is torch.float16 for x in tensors)
+        has_autocast = torch.amp.is_autocast_available(device)  # meta has none
+        chosen = (
+            has_autocast
+            and torch.is_autocast_enabled(device)
+            and torch.get_autocast_dtype(device) is torch.float16
+        )
+        if not given and not chosen:
             return function(*arguments)
         module = arguments[0]
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
             if not isinstance(module, nn.Module):
                 return function(*_raised(arguments))
-            bound = _Bound(function, module)
-            weights = {name: _raised(p) for name, p in bound.named_parameters()}
-            return functional_call(bound, weights, tuple(_raised(arguments[1:])))
+            half = [k for k, p in module.named_parameters() if p.dtype is torch.float16]
+            if not half:
+                return function(module, *_raised(arguments[1:]))
+            weights = {k: module.get_parameter(k).float() for k in half}
+            # functional_call is made of this, and calls nothing but forward
+            with _reparametrize_module(module, weights):
+                return function(module, *_raised(arguments[1:]))
 
     return in_float32
 
