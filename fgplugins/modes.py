@@ -15,7 +15,8 @@ def in_testing(module: nn.Module) -> Iterator[None]:
     """Inside, the module is in eval mode; afterwards each of its parts is in its own mode again.
 
     Parts may be in other modes than the whole, as frozen normalisations in training are. What else
-    an overridden ``train`` switches (flags of any part, what is trained) is switched back too.
+    an overridden ``train`` switches (flags of any part, what is trained) is switched back too; what
+    a network remembers of testing, as timm's attention biases, it forgets.
     """
     parts, parameters = list(module.modules()), list(module.parameters())
     modes = [part.training for part in parts]
@@ -25,6 +26,7 @@ def in_testing(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        module.train()  # which is where networks forget
         for part, mode, switched in zip(parts, modes, flags, strict=True):
             part.training = mode
             vars(part).update(switched)

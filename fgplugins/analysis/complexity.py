@@ -130,7 +130,7 @@ def count_complexity(
     """Count a forward pass of one image.
 
     Args:
-        model: counted as it runs in testing.
+        model: in eval mode for the count.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
         method: the module of the model whose branches are told apart.
@@ -141,8 +141,8 @@ def count_complexity(
     weight = next(model.parameters())
     x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
     logging.getLogger('fvcore.nn.jit_analysis').setLevel(logging.ERROR)
-    with in_testing(model), torch.no_grad():
-        traced = _Forward(model, forward or model)
+    traced = _Forward(model, forward or model)
+    with torch.no_grad(), in_testing(model):
         analysis = FlopCountAnalysis(traced, x)
         analysis.set_op_handle(**HANDLERS, **dict.fromkeys(FREE))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -261,7 +261,7 @@ def count_layers(
     batch-normalised, one for each that goes through a ReLU, into a pooling or out of a resampling.
 
     Args:
-        model: counted as it runs in testing.
+        model: in eval mode for the count.
         input_size: (channels, height, width).
         forward: what to count, if not the model's own forward.
 
@@ -270,6 +270,6 @@ def count_layers(
         counters leave out.
     """
     device = next(model.parameters()).device
-    with in_testing(model), torch.no_grad(), _LayerCounter() as counter:
+    with torch.no_grad(), in_testing(model), _LayerCounter() as counter:
         (forward or model)(torch.zeros(1, *input_size, device=device))
     return int(counter.layers), int(counter.products)

@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods.base import BatchNorm, Method, register_method, without_float16
+from fgplugins.methods.gap import linear_weight
 
 __all__ = ['Att2', 'GlobalBranch']
 
@@ -164,7 +165,7 @@ class Att2(Method):
             c = match('nchw,nc->nhw', L, g)  # Eq. 3
         else:
             u = self.u[s]
-            c = match('nchw,c->nhw', L, u.weight[0])  # Eq. 2, <u, l_i>
+            c = match('nchw,c->nhw', L, linear_weight(u)[0])  # Eq. 2, <u, l_i>
             if g is not None:
                 c = c + u(g).unsqueeze(2)  # ... + <u, g>, where it does not cancel
         if self.mask == 'softmax':

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods.base import Method, register_method, without_float16
+from fgplugins.methods.gap import linear_weight
 
 __all__ = [
     'CLAN',
@@ -453,7 +454,7 @@ class CLAN(Method):
         M.append(torch.cat([resize(m, top) for m in M], dim=1))
         masks = []
         for name, m, L in zip(self.classifier.names, M, (*refined, top), strict=False):
-            w = self.classifier.fc[name].weight[predicted]
+            w = linear_weight(self.classifier.fc[name])[predicted]
             cam = torch.einsum('nc,nchw->nhw', w, L).relu().unsqueeze(1)
             masks.append(torch.cat([m - m.amin(dim=(2, 3), keepdim=True), cam], dim=1))
         return masks

@@ -24,7 +24,13 @@ from torch.nn import functional as F
 
 from fgplugins.methods.base import Method, register_method
 
-__all__ = ['GAP']
+__all__ = ['GAP', 'linear_weight']
+
+
+def linear_weight(layer: nn.Module) -> Tensor:
+    """The weight (out, in) of a linear layer, also of one that PyTorch has quantised."""
+    weight = layer.weight
+    return weight if isinstance(weight, Tensor) else weight().dequantize()
 
 
 @register_method('gap')
@@ -48,7 +54,7 @@ class GAP(Method):
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Class activation map (N, 1, H, W) of the predicted class, its negative part cut off."""
         predicted = self(features).argmax(dim=1)
-        w = self.classifier.weight[predicted]
+        w = linear_weight(self.classifier)[predicted]
         M = torch.einsum('nc,nchw->nhw', w, features[-1])  # Eq. 2
         return [M.relu().unsqueeze(1)]
 

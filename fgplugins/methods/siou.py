@@ -47,7 +47,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fgplugins.methods.base import register_method
-from fgplugins.methods.gap import GAP
+from fgplugins.methods.gap import GAP, linear_weight
 from fgplugins.methods.second_order import input_gradients_only, second_order_convolutions
 
 __all__ = [
@@ -207,7 +207,7 @@ class SIoU(GAP):
             ValueError: if the last map was not computed from the inner one, with gradients on.
         """
         inner, last = features
-        w = direction @ full_precision(self.classifier.weight)
+        w = direction @ full_precision(linear_weight(self.classifier))
         gradient = None
         if last.requires_grad and inner.requires_grad:
             start = w[:, :, None, None].to(last.dtype).expand_as(last)
@@ -228,7 +228,7 @@ class SIoU(GAP):
 
     def last_attention(self, features: Sequence[Tensor], direction: Tensor) -> Tensor:
         """A (N, H, W) at the last level, of the scores that ``direction`` (N, Y) weighs."""
-        w = direction @ full_precision(self.classifier.weight)
+        w = direction @ full_precision(linear_weight(self.classifier))
         return last_class_attention(full_precision(features[-1]), w, self.kind)
 
     def attention(
