@@ -20,7 +20,7 @@ from fgplugins.analysis.attention_maps import draw_attention, draw_images
 from fgplugins.analysis.lettering import shortened
 from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
 from fgplugins.cli import check_outputs, main_guard, one_line
-from fgplugins.data.layouts import IMAGES
+from fgplugins.data import images
 from fgplugins.errors import UserError
 
 
@@ -66,10 +66,10 @@ def find_images(names: list[str], limit: int) -> list[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(str(f) for f in path.rglob('*') if f.suffix.lower() in IMAGES)
+            inside = images.find_images(path)
             if not inside:
-                raise UserError(f'no images in the folder {name} ({", ".join(IMAGES)})')
-            found += inside
+                raise UserError(f'no images in {name}')
+            found += map(str, inside)
         elif path.is_file():
             found.append(name)
         else:
@@ -169,7 +169,7 @@ def draw_maps(
     models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
 ) -> Path:
     """Every model's maps of every image, one image a row."""
-    images, maps, captions, titles = [], [], [], []
+    pictures, maps, captions, titles = [], [], [], []
     for path in paths:
         row, labels, titles = [], [], []
         for prefix, loaded in models:
@@ -189,11 +189,11 @@ def draw_maps(
                 ]
                 for level in range(len(masks))
             ]
-        images.append(image)
+        pictures.append(image)
         maps.append(row)
         captions.append(f'{shortened(Path(path).name)}: {" / ".join(labels)}')
     return draw_attention(
-        images, maps, captions, args.out, args.max_heads, first_title='predicted', titles=titles
+        pictures, maps, captions, args.out, args.max_heads, first_title='predicted', titles=titles
     )
 
 

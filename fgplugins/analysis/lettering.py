@@ -56,8 +56,8 @@ def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
     families, missing = _find_fonts(missing) if missing else ([], missing)
     if missing:
         _say_once(
-            f'pictures: no font of this machine has {"".join(sorted(missing))[:20]!r}; such letters '
-            'are written as their numbers: install one that has them, as Noto Sans CJK (in Debian '
+            f'pictures: no font of this machine has {"".join(sorted(missing))[:20]!r}, so numbers '
+            'are written instead: install one that has them, as Noto Sans CJK (in Debian '
             'fonts-noto-cjk) for Chinese, Japanese and Korean'
         )
 

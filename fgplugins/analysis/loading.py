@@ -219,7 +219,6 @@ def _from_config(
     from mmpretrain.registry import TRANSFORMS
 
     from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, running
-
     from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
 
     cfg = running.load_config(
