@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import METHODS, Method, on_register
+from fgplugins.methods.base import METHODS, Method, Regularizer, on_register
 
 __all__ = ['BrokenContract', 'check_method', 'check_returns', 'withdraw']
 
@@ -293,6 +293,10 @@ def _check_regularizer(build: Callable[[], Method]) -> None:
     part = method.regularizer()
     if part is None:
         return
+    if not isinstance(part, Regularizer):
+        raise BrokenContract(
+            f'regularizer gives {_describe(part)}, it must give an fgplugins.methods.Regularizer'
+        )
     features, target = _maps(method.taps, 2), torch.tensor([0, 1])
     last = features[-1]
 
@@ -304,6 +308,15 @@ def _check_regularizer(build: Callable[[], Method]) -> None:
     terms = _check_terms(
         _call('the regularizer', part, images, features, target, second), 'the regularizer'
     )
+    views = _call("the regularizer's show", part.show, images, features)
+    if not isinstance(views, dict) or not all(
+        isinstance(name, str) and isinstance(view, Tensor) and view.ndim == 4 and len(view) == 2
+        for name, view in views.items()
+    ):
+        raise BrokenContract(
+            f"the regularizer's show gives {_describe(views)}, it must give a dict of named views "
+            '(N, channels, h, w), here with N=2'
+        )
     shared = sorted(set(terms) & set(method.loss(features, target)))
     if shared:
         raise BrokenContract(f'the regularizer and loss both have a term {shared[0]!r}')

@@ -35,10 +35,16 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
     """
     for option in options:
         path = getattr(args, option)
-        if path and not Path(path).absolute().parent.is_dir():
+        if not path:
+            continue
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
             raise UserError(f'--{option} {path}: there is no folder {Path(path).parent}')
-        if path and Path(path).is_dir():
+        if Path(path).is_dir():
             raise UserError(f'--{option} {path}: is a folder')
+        target = path if Path(path).exists() else folder
+        if not os.access(target, os.W_OK):
+            raise UserError(f'--{option} {path}: no permission to write {target}')
 
 
 def need_mmpretrain() -> None:

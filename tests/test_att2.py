@@ -123,16 +123,22 @@ def test_pc_under_softmax_cannot_see_g() -> None:
 
 
 @torch.no_grad()
-def test_a_query_moves_dp_and_not_pc() -> None:
+@pytest.mark.parametrize('switches', [{'compat': 'dp'}, {'mask': 'sigmoid'}], ids=str)
+def test_a_query_moves_what_sees_g(switches: dict) -> None:
     """Appendix A.5."""
-    for compat, moves in (('dp', True), ('pc', False)):
-        model, features = small(compat=compat)
-        query = [f.flip(0) for f in features]
-        own, asked = model.attention(features), model.attention(features, query)
-        for a, b in zip(own, asked, strict=True):
-            assert (not torch.equal(a, b)) == moves
-        again = model.attention(features, features)
-        assert all(torch.equal(a, b) for a, b in zip(own, again, strict=True))
+    model, features = small(**switches)
+    query = [f.flip(0) for f in features]
+    own, asked = model.attention(features), model.attention(features, query)
+    assert not any(torch.equal(a, b) for a, b in zip(own, asked, strict=True))
+    again = model.attention(features, features)
+    assert all(torch.equal(a, b) for a, b in zip(own, again, strict=True))
+
+
+def test_a_query_that_cannot_move_anything_is_refused() -> None:
+    model, features = small(compat='pc')
+    message = "query changes nothing with compat='pc' and mask='softmax'.*compat='dp'"
+    with pytest.raises(ValueError, match=message):
+        model.attention(features, features)
 
 
 def test_a_uniform_map_is_average_pooling() -> None:

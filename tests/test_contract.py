@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fgplugins
+from fgplugins.analysis.complexity import set_paper_order
 from fgplugins.methods import METHODS, Method, get_method, list_methods, register_method
+from fgplugins.methods.base import without_float16
 
 CHANNELS = (8, 12, 16)
 SIZES = ((12, 10), (6, 5), (3, 2))  # H != W
@@ -153,6 +156,158 @@ class TestEveryMethodOnce:
             cls([], 3)
 
 
+OPTIONS: dict[str, list[dict[str, object]]] = {
+    'art': [{}, {'transform': 'stn'}, {'normalize': False}],
+    'att2': [
+        {'compat': c, 'mask': m, **more}
+        for c in ('pc', 'dp')
+        for m in ('softmax', 'sigmoid')
+        for more in ({}, {'classify': 'indep', 'norm': False})
+    ],
+    'clan': [
+        *({'relation': r} for r in ('dot', 'embedded_gaussian', 'gaussian')),
+        {'context': 'non_local'},
+        {'context': 'non_local', 'relation': 'embedded_gaussian'},
+        {'context': 'gap'},
+        {'mask': 'sigmoid', 'pooling': 'max'},
+        {'pooling': 'avg', 'inner_channels': 8},
+    ],
+    'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')] + [{'multi_label': True}],
+    'warn': [
+        {},
+        {'mask': 'sigmoid', 'diversity': 1.0},
+        {'gates': False},
+        {'gate_norm': True, 'mix': 'prob'},
+        {'heads': 8, 'kernel_size': 1, 'base_grad': 0.1},
+    ],
+}
+
+
+class Float16:
+    """What one method makes of large maps, in float32 and in float16."""
+
+    def __init__(self, name: str, options: dict, widths: tuple, side: int) -> None:
+        cls = get_method(name)
+        taps, self.multi_label = cls.default_taps, options.get('multi_label', False)
+        # rounded to float16 once, so that both have the same weights and maps
+        self.method = cls(widths[-taps:], CLASSES, **options).half().float().eval()
+        for p in self.method.parameters():
+            if not p.any():
+                torch.nn.init.normal_(p, std=2**-6)
+        self.method.half().float()
+        sides = [side >> s for s in range(len(widths))][-taps:]
+        self.maps = [
+            (60 * torch.rand(2, C, H, H)).half() for C, H in zip(widths[-taps:], sides, strict=True)
+        ]
+        self.regularizer = self.method.regularizer()
+        if self.regularizer is not None:
+            self.regularizer.half().float()
+        self.images = torch.randn(2, 3, 16, 16).half()
+        self.last = 60 * torch.linspace(0, 1, widths[-1])[:, None, None]
+
+    def second(self, images: Tensor) -> list[Tensor]:
+        return [images.mean(dim=1, keepdim=True).sigmoid() * self.last.to(images.dtype)]
+
+    def results(self, how: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Scores, masks and loss terms; gradients of every parameter and map."""
+        dtype = torch.float16 if how == 'half' else torch.float32
+        parts = torch.nn.ModuleDict({'method': copy.deepcopy(self.method)})
+        if self.regularizer is not None:
+            parts['regularizer'] = copy.deepcopy(self.regularizer)
+        parts.to(dtype)
+        leaves = [f.to(dtype).requires_grad_() for f in self.maps]
+        features = leaves
+        if self.method.needs_gradient_path:
+            below = F.adaptive_avg_pool2d(leaves[0], leaves[1].shape[2:]).mean(1, keepdim=True)
+            features = [leaves[0], leaves[1] / 2 + below / 2]
+        target = torch.tensor([1, 2])
+        if self.multi_label:
+            target = torch.eye(CLASSES)[target]
+        method = parts['method']
+        with torch.autocast('cpu', torch.float16, enabled=how == 'autocast'):
+            values = {'scores': method(features), 'paper': method.forward_paper(features)}
+            values |= {f'mask{s}': mask for s, mask in enumerate(method.attention(features))}
+            terms = method.loss(features, target)
+            if self.regularizer is not None:
+                images = self.images.to(dtype)
+                terms |= parts['regularizer'](images, features, target, self.second)
+            with torch.inference_mode():
+                values['inference'] = method([f.detach() for f in features])
+        torch.stack([term.float() for term in terms.values()]).sum().backward()
+        gradients = {name: p.grad for name, p in parts.named_parameters()}
+        gradients |= {f'map{s}': f.grad for s, f in enumerate(leaves)}
+        return values | terms, gradients
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'), [(n, o) for n in list_methods() for o in OPTIONS.get(n, [{}])], ids=str
+)
+class TestFloat16:
+    """Nothing overflows where features are as large as a trained network's."""
+
+    def compare(self, case: Float16) -> None:
+        values, gradients = case.results('float32')
+        for how in ('autocast', 'half'):
+            found, found_gradients = case.results(how)
+            for key, value in values.items():
+                assert found[key].isfinite().all(), (how, key)
+                error = (found[key].float() - value).norm() / value.norm().clamp_min(1e-3)
+                assert error < 0.08, (how, key, float(error))
+            for key, gradient in gradients.items():
+                # what is too large in itself is what a loss scale is for
+                fits = gradient.abs() < 6e4
+                assert found_gradients[key][fits].isfinite().all(), (how, key)
+
+    def test_large_maps(self, name: str, options: dict) -> None:
+        self.compare(Float16(name, options, (64, 128, 256), 14))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize('side', [14, 28])
+    def test_wide_maps(self, name: str, options: dict, side: int) -> None:
+        self.compare(Float16(name, options, (512, 1024, 2048), side))
+
+
+def test_float16_weights_stay_and_bfloat16_is_left_alone() -> None:
+    """What runs in float32 gives its gradient back in the weights' own type."""
+    seen = []
+
+    class Product(torch.nn.Linear):
+        @without_float16
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x.dtype, self.weight.dtype))
+            return super().forward(x)
+
+    layer = Product(2, 2)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        layer.to(dtype).zero_grad()
+        layer(torch.full((1, 2), 300.0, dtype=dtype)).sum().backward()
+        assert layer.weight.dtype == layer.weight.grad.dtype == dtype
+        assert torch.equal(layer.weight.grad, torch.full_like(layer.weight, 300.0))
+    kept = [(dtype, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)]
+    assert seen == kept
+    layer.float()
+    with torch.autocast('cpu', torch.float16):
+        assert layer(torch.ones(1, 2)).dtype == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):
+        assert layer(torch.ones(1, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize('name', list_methods())
+def test_the_papers_order_can_be_set_twice(name: str) -> None:
+    method, taps = build(name)
+    method.double().eval()
+    features = maps(taps, 2, torch.float64)
+    own, paper = method(features), method.forward_paper(features)
+    restore = set_paper_order(method)
+    again = set_paper_order(method)
+    assert torch.equal(method(features), paper)
+    again()
+    assert torch.equal(method(features), paper)
+    restore()
+    assert torch.equal(method(features), own)
+    assert torch.equal(method.forward_paper(features), paper)
+
+
 def test_unknown_method_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'wran' is not registered; there are: .*warn"):
         get_method('wran')
@@ -236,8 +391,8 @@ def test_the_maths_imports_torch_and_nothing_else() -> None:
     """DESIGN: methods -> torch; base alone takes fvcore's Registry."""
     folder = Path(fgplugins.__file__).parent / 'methods'
     allowed = {
-        'torch', 'fgplugins', '__future__', 'collections', 'contextlib', 'math', 'inspect',
-        'importlib', 'pkgutil', 'typing', 'warnings',
+        'torch', 'fgplugins', '__future__', 'collections', 'contextlib', 'functools', 'math',
+        'inspect', 'importlib', 'pkgutil', 'typing', 'warnings',
     }  # fmt: skip
     for file in folder.glob('*.py'):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -13,14 +13,18 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
 import inspect
+import itertools
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fgplugins.analysis.attention_maps import draw_attention, draw_images
+from fgplugins.analysis.lettering import shortened
 from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
-from fgplugins.cli import check_outputs, main_guard
-from fgplugins.data.layouts import IMAGES
+from fgplugins.cli import check_outputs, main_guard, one_line
+from fgplugins.data import images
 from fgplugins.errors import UserError
 
 
@@ -66,18 +70,41 @@ def find_images(names: list[str], limit: int) -> list[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found += sorted(str(f) for f in path.rglob('*') if f.suffix.lower() in IMAGES)
+            inside = images.find_images(path)
+            if not inside:
+                raise UserError(f'no images in {name}')
+            found += map(str, inside)
         elif path.is_file():
             found.append(name)
         else:
             raise UserError(f'image {name!r} is not there')
-    if not found:
-        raise UserError(f'no images in {", ".join(names)} ({", ".join(IMAGES)})')
     return found[:limit]
 
 
+def read_image(loaded: LoadedModel, path: str) -> tuple[np.ndarray, Tensor]:
+    """The image as the model sees it in bytes, and the network's input."""
+    try:
+        return loaded.read_image(path)
+    except UserError:
+        raise
+    except Exception as error:  # any step of a config's pipeline
+        raise UserError(f'image {path} cannot be read: {one_line(error)}') from error
+
+
 def class_name(loaded: LoadedModel, label: int) -> str:
-    return loaded.classes[label] if loaded.classes else f'class {label}'
+    return shortened(loaded.classes[label]) if loaded.classes else f'class {label}'
+
+
+def check_same_classes(own: list[str] | None, others: list[str] | None, versus: str) -> None:
+    """Refuse to compare weights of other classes, or of the same in another order."""
+    pairs = itertools.zip_longest(own or [], others or [])
+    differing = [(a, b) for a, b in pairs if a != b] if own and others else []
+    if differing:
+        here, there = (repr(name) if name is not None else 'none' for name in differing[0])
+        raise UserError(
+            f'--versus {versus}: its classes differ, the first where the checkpoint has {here} is '
+            f'{there}: give weights of the same classes in the same order'
+        )
 
 
 def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
@@ -89,7 +116,7 @@ def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, objec
             raise UserError(f'--{name}: {type(loaded.method).__name__} does not take {what}')
     if args.query:
         with torch.no_grad():
-            image = loaded.read_image(find_images([args.query], 1)[0])[1]
+            image = read_image(loaded, find_images([args.query], 1)[0])[1]
             asked['query'] = loaded.features(image)
     if args.classes:
         names, count = loaded.classes or [], loaded.method.num_classes
@@ -109,6 +136,9 @@ def main() -> None:
     if not args.out.lower().endswith('.png'):
         raise UserError(f'--out {args.out}: must end in .png')
     check_outputs(args, 'out')
+    for option, value in (('max-images', args.max_images), ('max-heads', args.max_heads)):
+        if value < 1:
+            raise UserError(f'--{option} {value}: must be at least 1')
     if args.views and (args.versus or args.query or args.classes):
         raise UserError('--views is shown alone: leave out --versus, --query and --classes')
     paths = find_images(args.images, args.max_images)
@@ -120,7 +150,9 @@ def main() -> None:
 
     loaded = load(args.checkpoint)
     if loaded.method is None:
-        raise UserError(f'{args.model} is a plain network; it has no attention to show')
+        head = getattr(loaded.model, 'head', None)
+        what = 'a plain network' if head is None else f'a network with a {type(head).__name__}'
+        raise UserError(f'{args.model} is {what}, without attention to show')
     if args.views:
         out = draw_views(loaded, paths, args.out)
     else:
@@ -129,7 +161,10 @@ def main() -> None:
             files = [Path(args.versus), Path(args.checkpoint)]
             alike = files[0].stem == files[1].stem
             names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
-            models = [(f'{names[0]}\n', load(args.versus)), (f'{names[1]}\n', loaded)]
+            other = load(args.versus)
+            check_same_classes(loaded.classes, other.classes, args.versus)
+            pairs = zip(names, (other, loaded), strict=True)
+            models = [(f'{shortened(name)}\n', model) for name, model in pairs]
         out = draw_maps(models, paths, args)
     print(f'{len(paths)} images: {out}')
 
@@ -138,46 +173,52 @@ def draw_maps(
     models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
 ) -> Path:
     """Every model's maps of every image, one image a row."""
-    images, maps, captions, titles = [], [], [], []
+    pictures, maps, captions, titles = [], [], [], []
     for path in paths:
         row, labels, titles = [], [], []
         for prefix, loaded in models:
-            image, inputs = loaded.read_image(path)
-            scores, masks = loaded.look(inputs, **find_asked(loaded, args))
+            image, inputs = read_image(loaded, path)
+            try:
+                scores, masks = loaded.look(inputs, **find_asked(loaded, args))
+            except ValueError as error:
+                raise UserError(one_line(error)) from error
             row += [level[0].numpy() for level in masks]
             labels.append(class_name(loaded, int(scores.argmax(dim=1))))
             names = args.classes or loaded.method.head_names
             titles += [
                 [
                     f'{prefix}level {level + 1}, '
-                    + (names[head] if head < len(names) else f'head {head + 1}')
+                    + (shortened(names[head]) if head < len(names) else f'head {head + 1}')
                     for head in range(masks[level].shape[1])
                 ]
                 for level in range(len(masks))
             ]
-        images.append(image)
+        pictures.append(image)
         maps.append(row)
-        captions.append(f'{Path(path).name}: {" / ".join(labels)}')
+        captions.append(f'{shortened(Path(path).name)}: {" / ".join(labels)}')
     return draw_attention(
-        images, maps, captions, args.out, args.max_heads, first_title='predicted', titles=titles
+        pictures, maps, captions, args.out, args.max_heads, first_title='predicted', titles=titles
     )
 
 
 def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> Path:
-    """The image, what it is proposed to attend to, and what is left over, one image a row."""
+    """The image and the views of it that the method trains on, one image a row."""
+    nothing = f'--views: {type(loaded.method).__name__} trains on no views of the image'
     if loaded.views is None:
-        raise UserError(f'--views: {type(loaded.method).__name__} trains on no views of the image')
+        raise UserError(nothing)
     rows = []
     for path in paths:
-        image, inputs = loaded.read_image(path)
+        image, inputs = read_image(loaded, path)
         low, high = float(inputs.min()), float(inputs.max())
-        row = [image]
-        for view in loaded.views(inputs):
+        row, views = [image], loaded.views(inputs)
+        if not views:
+            raise UserError(nothing)
+        for view in views.values():
             scaled = ((view[0] - low) / max(high - low, 1e-6)).clamp(0, 1) * 255
             row.append(scaled.byte().permute(1, 2, 0).numpy())
         rows.append(row)
-    captions = [Path(path).name for path in paths]
-    return draw_images(rows, captions, ['image', 'attention', 'redundancy'], out)
+    captions = [shortened(Path(path).name) for path in paths]
+    return draw_images(rows, captions, ['image', *views], out)
 
 
 if __name__ == '__main__':

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fgplugins.errors import UserError
+from fgplugins.analysis.lettering import lettering, need_matplotlib
 
 __all__ = ['draw_attention', 'draw_images', 'resize_map']
+
+FONT_SIZE, LINE_SPACING, MAX_LINES = 7, 1.3, 10
+TEXT = {'fontsize': FONT_SIZE, 'linespacing': LINE_SPACING}
 
 
 def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -59,23 +61,22 @@ def draw_attention(
         for level, masks in enumerate(maps[0])
         for head in range(min(len(masks), max_heads))
     ]
-    figure, axes = _tiles(len(images), len(columns) + 1)
-    for row, (image, levels, caption) in enumerate(zip(images, maps, captions, strict=True)):
-        height, width = image.shape[:2]
-        grey = image.mean(axis=2)
-        axes[row, 0].imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
-        axes[row, 0].set_xlabel(_wrap(caption, axes), fontsize=7)
-        for column, (level, head) in enumerate(columns, 1):
-            axis = axes[row, column]
-            axis.imshow(grey, cmap='gray')
-            mask = resize_map(levels[level][head], height, width)
-            axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
-            if row == 0:
-                number = f'level {level + 1}, head {head + 1}'
-                title = titles[level][head] if titles else number
-                axis.set_title(_wrap(title, axes), fontsize=7)
-    axes[0, 0].set_title(first_title, fontsize=7)
-    return _save(figure, axes, path)
+    headings = [first_title] + [
+        titles[level][head] if titles else f'level {level + 1}, head {head + 1}'
+        for level, head in columns
+    ]
+
+    def draw(row: int, column: int, axis: object) -> None:
+        image = images[row]
+        if column == 0:
+            axis.imshow(_shown(image), cmap='gray')
+            return
+        level, head = columns[column - 1]
+        axis.imshow(image.mean(axis=2), cmap='gray')
+        mask = resize_map(maps[row][level][head], *image.shape[:2])
+        axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
+
+    return _draw_table(draw, [_ratio([i]) for i in images], captions, headings, path)
 
 
 def draw_images(
@@ -98,44 +99,108 @@ def draw_images(
     Raises:
         UserError: if matplotlib is not installed.
     """
-    figure, axes = _tiles(len(rows), len(titles))
-    for row, (images, caption) in enumerate(zip(rows, captions, strict=True)):
-        for axis, image in zip(axes[row], images, strict=True):
-            axis.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap='gray')
-        axes[row, 0].set_xlabel(_wrap(caption, axes), fontsize=7)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=7)
-    return _save(figure, axes, path)
+
+    def draw(row: int, column: int, axis: object) -> None:
+        axis.imshow(_shown(rows[row][column]), cmap='gray')
+
+    return _draw_table(draw, [_ratio(row) for row in rows], captions, titles, path)
 
 
-def _wrap(text: str, axes: np.ndarray) -> str:
-    """A text in lines that are no wider than a tile."""
-    width = round(13 * _side(axes.shape[1]))  # letters
-    return '\n'.join(textwrap.fill(line, width) for line in text.split('\n'))
+def _shown(image: np.ndarray) -> np.ndarray:
+    return image.squeeze(2) if image.shape[2] == 1 else image
 
 
-def _side(columns: int) -> float:
-    """Side of a tile in inches."""
-    return 1.2 if columns > 9 else 1.8
+def _ratio(images: Sequence[np.ndarray]) -> float:
+    """Height of a row of images, as a share of their width; 1 at most."""
+    return min(1.0, max(image.shape[0] / image.shape[1] for image in images))
 
 
-def _tiles(rows: int, columns: int) -> tuple[object, np.ndarray]:
-    """A figure and its axes."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
-    tile = _side(columns)
-    figure = Figure(figsize=(tile * columns, (tile + 0.25) * rows + 0.3), dpi=80)
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+def _draw_table(
+    draw: Callable[[int, int, object], None],
+    ratios: Sequence[float],
+    captions: Sequence[str],
+    titles: Sequence[str],
+    path: str | Path,
+) -> Path:
+    """A table of tiles, each row as high as its images and its caption are; saved as PNG.
 
+    Args:
+        draw: (row, column, axis) -> nothing; what a tile shows.
+        ratios: height of each row's tiles, as a share of their width.
+        captions: a line under the first tile of each row.
+        titles: above each column.
+        path: the PNG to write.
 
-def _save(figure: object, axes: np.ndarray, path: str | Path) -> Path:
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path)
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tile = 1.2 if len(titles) > 9 else 1.8  # inches
+    gap, line = 0.06, FONT_SIZE * LINE_SPACING / 72
+    with lettering([*captions, *titles]) as write:
+        figure = Figure(dpi=80)
+        canvas = FigureCanvasAgg(figure)
+
+        def wrap(text: str) -> list[str]:
+            return _wrap(write(text), (tile - 2 * gap) * figure.dpi, canvas)
+
+        above, below = [wrap(t) for t in titles], [wrap(c) for c in captions]
+        side, top = tile - 2 * gap, max(map(len, above)) * line + 2 * gap
+        heights = [side * r + len(c) * line + 4 * gap for r, c in zip(ratios, below, strict=True)]
+        width, height = tile * len(titles), top + sum(heights)
+        figure.set_size_inches(width, height)
+        for row, (lines, ratio) in enumerate(zip(below, ratios, strict=True)):
+            bottom = height - top - sum(heights[:row]) - side * ratio
+            for column, heading in enumerate(above):
+                left = column * tile + gap
+                axis = figure.add_axes(
+                    (left / width, bottom / height, side / width, side * ratio / height)
+                )
+                axis.set_anchor('N')
+                axis.set_xticks([])
+                axis.set_yticks([])
+                draw(row, column, axis)
+                if row == 0:
+                    axis.set_title('\n'.join(heading), **TEXT, pad=2)
+                if column == 0:
+                    axis.set_xlabel('\n'.join(lines), **TEXT, labelpad=2)
+        figure.savefig(path)
     return Path(path)
+
+
+def _wrap(text: str, width: float, canvas: object) -> list[str]:
+    """A text in lines no wider than so many pixels, broken between words where that is possible.
+
+    Of one that takes more than `MAX_LINES`, the middle is left out.
+    """
+    lines = [line for part in text.split('\n') for line in _fill(part, width, canvas)]
+    if len(lines) <= MAX_LINES:
+        return lines
+    head = MAX_LINES // 2
+    return [*lines[:head], '…', *lines[len(lines) - (MAX_LINES - head - 1) :]]
+
+
+def _fill(text: str, width: float, canvas: object) -> list[str]:
+    from matplotlib.font_manager import FontProperties
+
+    font, renderer = FontProperties(size=FONT_SIZE), canvas.get_renderer()
+
+    def fits(part: str) -> bool:
+        return renderer.get_text_width_height_descent(part, font, ismath=False)[0] <= width
+
+    lines = []
+    while text and not fits(text):
+        count = 1
+        while fits(text[: count + 1]):
+            count += 1
+        words = max(text.rfind(mark, 0, count) for mark in ' _-/') + 1
+        count = words if words > count // 2 else count
+        lines.append(text[:count].rstrip())
+        text = text[count:].lstrip()
+    return [*lines, text]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fgplugins.analysis.complexity import count_complexity
+from fgplugins.analysis.lettering import lettering
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.subjects import Subject
 from fgplugins.errors import UserError
@@ -409,11 +410,15 @@ def draw_plot(report: dict[str, object], path: str) -> None:
     Raises:
         UserError: if matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
+    rows = report.get('accuracy') or []
+    names = [report['title'], report['first'], report['second'], *(row['name'] for row in rows)]
+    with lettering(names) as write:
+        _draw_plot(report, path, write)
+
+
+def _draw_plot(report: dict[str, object], path: str, write: Callable[[str], str]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     points, swept = report['points'], report['swept']
     panels: list[tuple[str, Callable[[dict], float | None]]] = [
@@ -433,7 +438,7 @@ def draw_plot(report: dict[str, object], path: str) -> None:
                 [point[swept] for point in points],
                 [value(point[key]) for point in points],
                 marker='o',
-                label=report[key],
+                label=write(report[key]),
             )
         axis.set_xlabel(swept)
         axis.set_ylabel(label)
@@ -445,13 +450,13 @@ def draw_plot(report: dict[str, object], path: str) -> None:
             axis.plot(row['macs'] / 1e9, row['accuracy'], marker='o', linestyle='')
             place = (row['macs'] / 1e9, row['accuracy'])
             axis.annotate(
-                row['name'], place, fontsize=8, ha='center', xytext=(0, 6),
+                write(row['name']), place, fontsize=8, ha='center', xytext=(0, 6),
                 textcoords='offset points',
             )  # fmt: skip
         axis.set_xlabel('multiply-adds of an image (G)')
         axis.set_ylabel('accuracy (%)')
         axis.margins(0.3)  # room for the names
-    figure.suptitle(report['title'], fontsize=9)
+    figure.suptitle(write(report['title']), fontsize=9)
     figure.tight_layout()
     try:
         figure.savefig(path)

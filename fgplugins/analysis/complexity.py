@@ -87,15 +87,16 @@ def set_paper_order(method: nn.Module) -> Callable[[], None]:
     """Let a method and its modules compute in the paper's order of operations, training included.
 
     Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module,
-    so that what it does is counted as its own.
+    so that what it does is counted as its own. What is in that order already stays in it.
 
     Returns:
-        What brings the method's own order back.
+        What brings the order of before back.
     """
     changed = []
     for module in method.modules():
         written = getattr(type(module), 'forward_paper', Method.forward_paper)
-        if written is not Method.forward_paper:
+        set_already = 'forward_paper' in vars(module)
+        if written is not Method.forward_paper and not set_already:
             module.forward = module.forward_paper
             module.forward_paper = module.__call__
             changed.append(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.methods import Method, Regularizer
+from fgplugins.modes import in_testing
 
 __all__ = [
     'LoadedModel',
@@ -38,7 +40,8 @@ class LoadedModel:
         read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
         classes: names of the classes where they are known.
         config: the config of a model of MMPretrain's kind.
-        views: images -> the views that a method trains on (N, C, h, w), where they were asked for.
+        views: images -> the named views (N, C, h, w) that a method trains on, where it has some
+            and they were asked for.
         data: how images are prepared for a timm model.
     """
 
@@ -50,7 +53,7 @@ class LoadedModel:
     read_image: Callable[[str], tuple[np.ndarray, Tensor]]
     classes: list[str] | None = None
     config: object | None = None
-    views: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    views: Callable[[Tensor], dict[str, Tensor]] | None = None
     data: dict[str, object] | None = None
 
     def look(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
@@ -60,7 +63,7 @@ class LoadedModel:
             inputs: (N, C, H, W).
             **asked: what the method's ``attention`` takes besides.
         """
-        with self.method.looking_at(inputs) as inputs:
+        with in_testing(self.model), self.method.looking_at(inputs) as inputs:
             features = self.features(inputs)
             masks = self.method.attention(features, **asked)
             return self.method(features).detach(), [m.detach() for m in masks]
@@ -225,7 +228,7 @@ def _from_timm(
             )
         task = MethodTask(model, verbose=False)
         task.load_task_state(saved.training_only)
-        views = _views(task.trainable_module.regularizer, model.forward_features)
+        views = _views(task.trainable_module.regularizer, model, model.forward_features)
     return LoadedModel(
         name,
         model,
@@ -240,14 +243,15 @@ def _from_timm(
 
 
 def _views(
-    regularizer: Regularizer, features: Callable[[Tensor], list[Tensor]]
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """What a training-only part makes of images, if it makes views of them."""
+    regularizer: nn.Module, model: nn.Module, features: Callable[[Tensor], list[Tensor]]
+) -> Callable[[Tensor], dict[str, Tensor]] | None:
+    """What a training-only part shows of images; None if that is nothing."""
+    if getattr(type(regularizer), 'show', Regularizer.show) is Regularizer.show:
+        return None
 
-    def views(images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            matrix, _ = regularizer.propose(features(images))
-            return regularizer.views(images, matrix)
+    def views(images: Tensor) -> dict[str, Tensor]:
+        with in_testing(model), in_testing(regularizer), torch.no_grad():
+            return regularizer.show(images, features(images))
 
     return views
 
@@ -293,6 +297,7 @@ def load_classifier(
 
     from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, checkpoints, running
     from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
+    from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
     from fgplugins.zoo_mmpretrain.settings import drop_pretrained, leaf_datasets, short_type
 
     if short_type(cfg.model) == FineGrainedClassifier.__name__:
@@ -316,10 +321,11 @@ def load_classifier(
         packed = pipeline({'img_path': str(path)})
         batch = {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
         inputs = model.data_preprocessor(batch, training=False)['inputs']
-        image = packed['inputs'].permute(1, 2, 0).numpy()
-        if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
-            image = image[..., ::-1]
-        return image, inputs
+        return as_rgb(packed['inputs'], blue_first()), inputs
+
+    @functools.cache
+    def blue_first() -> bool:
+        return gives_bgr(pipeline, bool(model.data_preprocessor.to_rgb))
 
     has_method = isinstance(getattr(model, 'head', None), MethodHead)
 
@@ -328,7 +334,7 @@ def load_classifier(
 
     views = None
     if training_only and getattr(model, 'regularizer', None) is not None:
-        views = _views(model.regularizer, features)
+        views = _views(model.regularizer, model, features)
     stated = (cfg.model.get('backbone') or {}).get('in_channels')
     channels = stated or ask_image_channels(model)
     return LoadedModel(

@@ -196,6 +196,11 @@ class AttentionRegularization(Regularizer):
         redundancy = resized.masked_fill(covered(matrix.detach(), h, w)[:, None], 0)  # Eq. 5
         return attention.to(images.dtype), redundancy.to(images.dtype)
 
+    def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The two views."""
+        matrix, _ = self.propose(features)
+        return dict(zip(('attention', 'redundancy'), self.views(images, matrix), strict=True))
+
     def forward(
         self,
         images: Tensor,

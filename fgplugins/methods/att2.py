@@ -42,10 +42,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import BatchNorm, Method, register_method
+from fgplugins.methods.base import BatchNorm, Method, register_method, without_float16
 from fgplugins.methods.gap import linear_weight
 
 __all__ = ['Att2', 'GlobalBranch']
+
+# what is exponentiated needs more digits than float16 has, and may be too large for it
+match = without_float16(torch.einsum)
 
 
 class GlobalBranch(nn.Sequential):
@@ -159,10 +162,10 @@ class Att2(Method):
         if g is not None and width in self.projections:
             g = self.projections[width](g)
         if self.compat == 'dp':
-            c = torch.einsum('nchw,nc->nhw', L, g)  # Eq. 3
+            c = match('nchw,nc->nhw', L, g)  # Eq. 3
         else:
             u = self.u[s]
-            c = torch.einsum('nchw,c->nhw', L, linear_weight(u)[0])  # Eq. 2, <u, l_i>
+            c = match('nchw,c->nhw', L, linear_weight(u)[0])  # Eq. 2, <u, l_i>
             if g is not None:
                 c = c + u(g).unsqueeze(2)  # ... + <u, g>, where it does not cancel
         if self.mask == 'softmax':
@@ -172,7 +175,7 @@ class Att2(Method):
     def _pool(self, L: Tensor, a: Tensor) -> Tensor:
         if self.mask == 'sigmoid':
             a = a / (a.shape[1] * a.shape[2])  # not in the paper: an average for a sum, see above
-        return torch.einsum('nhw,nchw->nc', a, L)  # section 3.1, g_a
+        return torch.einsum('nhw,nchw->nc', a.to(L.dtype), L)  # section 3.1, g_a
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Scores (N, Y): logits with 'concat', log-probabilities with 'indep'."""
@@ -197,8 +200,16 @@ class Att2(Method):
         Args:
             features: the maps of the images looked at.
             query: the maps of other images, whose global feature asks instead (appendix A.5).
+
+        Raises:
+            ValueError: for a query, where no global feature has an effect.
         """
         self.check_features(features)
+        if query is not None and self.global_branch is None:
+            raise ValueError(
+                "Att2: a query changes nothing with compat='pc' and mask='softmax', where the "
+                "global feature cancels; it does in a model of compat='dp' or mask='sigmoid'"
+            )
         g = self.global_feature(features if query is None else query)
         return [a.unsqueeze(1) for a in self.attend(features, g)]
 

@@ -12,6 +12,7 @@ class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from importlib.metadata import entry_points
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 __all__ = [
     'METHODS',
@@ -34,6 +36,7 @@ __all__ = [
     'on_register',
     'register_method',
     'scale_gradient',
+    'without_float16',
 ]
 
 
@@ -60,6 +63,17 @@ class Regularizer(nn.Module):
             second: images -> S maps, by the second network.
         """
         raise NotImplementedError
+
+    def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Named views of the images that it trains on, each (N, channels, h, w), for pictures.
+
+        None, for most.
+
+        Args:
+            images: (N, channels, H, W), as the backbone got them.
+            features: the S maps it gave.
+        """
+        return {}
 
 
 class Method(nn.Module):
@@ -305,6 +319,53 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     if scale == 0:
         return x.detach()
     return x.detach() + scale * (x - x.detach())
+
+
+def _raised(value: object) -> object:
+    """A tensor, or those of a sequence, in float32 if in float16; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_raised(v) for v in value]
+    return value.float() if isinstance(value, Tensor) and value.dtype is torch.float16 else value
+
+
+def without_float16(function: Callable) -> Callable:
+    """Decorator: what the function would compute in float16, it computes in float32.
+
+    For products of features and their sums over channels: the largest number of float16 is 65504.
+    bfloat16, which holds them, stays. The parameters of a module in float16 are raised for the
+    call, if the function is a module's.
+
+    Args:
+        function: of tensors and sequences of them, some of which are features.
+    """
+
+    @functools.wraps(function)
+    def in_float32(*arguments: object) -> object:
+        flat = [x for a in arguments for x in (a if isinstance(a, (list, tuple)) else [a])]
+        tensors = [x for x in flat if isinstance(x, Tensor)]
+        device = tensors[0].device.type
+        given = any(x.dtype is torch.float16 for x in tensors)
+        has_autocast = torch.amp.is_autocast_available(device)  # meta has none
+        chosen = (
+            has_autocast
+            and torch.is_autocast_enabled(device)
+            and torch.get_autocast_dtype(device) is torch.float16
+        )
+        if not given and not chosen:
+            return function(*arguments)
+        module = arguments[0]
+        with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
+            if not isinstance(module, nn.Module):
+                return function(*_raised(arguments))
+            half = [k for k, p in module.named_parameters() if p.dtype is torch.float16]
+            if not half:
+                return function(module, *_raised(arguments[1:]))
+            weights = {k: module.get_parameter(k).float() for k in half}
+            # functional_call is made of this, and calls nothing but forward
+            with _reparametrize_module(module, weights):
+                return function(module, *_raised(arguments[1:]))
+
+    return in_float32
 
 
 def check_gradient_path(features: Sequence[Tensor]) -> None:

@@ -36,6 +36,8 @@ Deviations and decisions where the paper is silent:
   * Up- and down-sampling are bilinear. M has no non-linearity, as printed; ``mask='sigmoid'`` adds
     the one of CBAM, which section 3.2 follows.
   * The weights of the "weighted sum" of losses are 1, as Eqs. 12 to 14 have it.
+  * Relations are cubic in the maps and soon too large for float16: where the type would be that,
+    all of it runs in float32, and so do the scores.
   * W_y starts at zero, so that a pretrained network starts with its own maps (Wang et al.,
     *Non-local Neural Networks*, CVPR 2018, section 4.1, whose block this is).
 """
@@ -48,7 +50,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Method, register_method
+from fgplugins.methods.base import Method, register_method, without_float16
 from fgplugins.methods.gap import linear_weight
 
 __all__ = [
@@ -321,6 +323,7 @@ class CrossLayerRefinement(nn.Module):
         """R(M^s) (N, 1, h, w) for each mid level."""
         return [resize(m(L), top) for m, L in zip(self.spatial, refined, strict=True)]
 
+    @without_float16
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Refined mid-level maps, the top map, and the CLSA map (N, (N-1) C_g, h, w) of Eq. 11."""
         refined, top = self.refine(features), features[-1]
@@ -354,6 +357,7 @@ class BranchClassifiers(nn.Module):
             {name: nn.Linear(C, num_classes) for name, C in zip(self.names, channels, strict=True)}
         )
 
+    @without_float16
     def forward(self, pooled: Sequence[Tensor]) -> dict[str, Tensor]:
         """Scores (N, Y) of each branch from its pooled map (N, C)."""
         return {name: self.fc[name](x) for name, x in zip(self.names, pooled, strict=True)}
@@ -406,6 +410,7 @@ class CLAN(Method):
         *mid, top = self.in_channels
         self.classifier = BranchClassifiers([*mid, top, len(mid) * top], num_classes, branches)
 
+    @without_float16
     def branch_scores(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """Scores (N, Y) of every branch by its name."""
         self.check_features(features)
@@ -424,6 +429,7 @@ class CLAN(Method):
         """Scores (N, Y): logits, the mean over the branches that predict."""
         return self.classifier.predict(self.branch_scores(features))
 
+    @without_float16
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
         """`forward` with CLCA as printed, and the CLSA map made before it is pooled."""
         self.check_features(features)
@@ -433,6 +439,7 @@ class CLAN(Method):
         pooled = [L.mean(dim=(2, 3)) for L in (*refined, top, clsa)]
         return self.classifier.predict(self.classifier(pooled))
 
+    @without_float16
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
         """What the paper's figures show, of each level.
 

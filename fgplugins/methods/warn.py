@@ -55,6 +55,7 @@ from fgplugins.methods.base import (
     negative_log_likelihood,
     register_method,
     scale_gradient,
+    without_float16,
 )
 
 __all__ = [
@@ -118,6 +119,7 @@ def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
     return torch.bmm(moved, Z.flatten(2).transpose(1, 2)).view(*H.shape[:2], -1)
 
 
+@without_float16
 def mask_diversity(H: Tensor) -> Tensor:
     """How much the K masks of a level overlap: the mean squared off-diagonal of their Gram matrix.
 

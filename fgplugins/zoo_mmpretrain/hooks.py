@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank, master_only
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from fgplugins.analysis.attention_maps import draw_attention
+from fgplugins.analysis.lettering import shortened
 from fgplugins.errors import UserError
+from fgplugins.modes import in_testing
+from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr
+from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
 
 __all__ = [
@@ -135,7 +141,9 @@ class WorkFolderHook(Hook):
 
 
 class AttentionMapHook(Hook):
-    """After training, draws the attention maps of the first test images into the work directory.
+    """After training, draws the attention maps of some test images into the work directory.
+
+    They are those of the weights that were tested: the averages, if there is an ``EMAHook``.
 
     Args:
         num_images: how many images, evenly spaced over the test split.
@@ -154,40 +162,70 @@ class AttentionMapHook(Hook):
             return
         dataset = runner.val_dataloader.dataset
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        head = getattr(model, 'head', None)
+        if not isinstance(head, MethodHead):
+            name = type(head or model).__name__
+            runner.logger.info(f'{name} has no attention, so no attention maps are drawn')
+            return
         count = min(self.num_images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]
         names = dataset.metainfo.get('classes')
         path = Path(runner.work_dir) / self.file_name
-        draw_samples(model, samples, names, path)
+        bgr = dataset_gives_bgr(dataset, bool(model.data_preprocessor.to_rgb))
+        with tested_weights(runner):
+            draw_samples(model, samples, names, path, bgr)
         runner.logger.info(f'attention maps of {count} test images: {path}')
 
 
+@contextmanager
+def tested_weights(runner: Runner) -> Iterator[None]:
+    """Inside, the model has the weights that validation tests: the averaged ones, where there are.
+
+    Afterwards it has its own again.
+    """
+    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in averages:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in averages:
+            hook.after_val_epoch(runner)
+
+
 def draw_samples(
-    model: torch.nn.Module, samples: list[dict], classes: list[str] | None, path: Path
+    model: torch.nn.Module,
+    samples: list[dict],
+    classes: list[str] | None,
+    path: Path,
+    bgr: bool,
 ) -> None:
-    """Draw the attention of a `FineGrainedClassifier` over samples of its test pipeline."""
+    """Draw the attention of a classifier with a method's head over samples of its test pipeline.
+
+    Args:
+        model: left as it is.
+        samples: what the pipeline gives.
+        classes: their names; numbers if None.
+        path: the PNG to write.
+        bgr: whether blue is first in ``samples``.
+    """
 
     def name(label: int) -> str:
-        return str(classes[label] if classes else label)
+        return shortened(classes[label] if classes else label)
 
-    training = model.training
-    model.eval()
-    images, maps, titles = [], [], []
-    with torch.no_grad():
+    images, maps, captions = [], [], []
+    with in_testing(model):
         for sample in samples:
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            label = int(model.head(model.extract_feat(inputs)).argmax(dim=1))
-            image = sample['inputs'].permute(1, 2, 0).numpy()
-            if image.shape[2] == 3 and model.data_preprocessor.to_rgb:
-                image = image[..., ::-1]
-            images.append(image)
-            masks = model.attention_maps(inputs)
-            maps.append([level[0].float().cpu().numpy() for level in masks])
-            truth = sample['data_samples'].get('gt_label', [])
-            titles.append((name(label), [name(int(t)) for t in truth]))
-    model.train(training)
-    captions = [f'{label} ({", ".join(truth)})' if truth else label for label, truth in titles]
+            with model.head.method.looking_at(inputs) as inputs:
+                features = model.extract_feat(inputs)
+                label = int(model.head(features).argmax(dim=1))
+                masks = model.head.attention(features)
+            images.append(as_rgb(sample['inputs'], bgr))
+            maps.append([level[0].detach().float().cpu().numpy() for level in masks])
+            truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
+            captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
     draw_attention(images, maps, captions, path)
 
 

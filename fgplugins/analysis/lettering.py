@@ -1,0 +1,126 @@
+"""Any name in a picture: nothing is read as a formula, and every letter has a font or is spelt."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fgplugins.errors import UserError
+
+__all__ = ['lettering', 'need_matplotlib', 'shortened']
+
+# whose letters fit the rest of the picture best, where several fonts have one
+PREFERRED = ('Noto Sans', 'Source Han Sans', 'WenQuanYi', 'Microsoft YaHei', 'PingFang', 'Hiragino')
+
+
+def need_matplotlib() -> None:
+    """Refuse to draw without matplotlib, saying how it is installed.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
+
+
+def shortened(name: object, letters: int = 60) -> str:
+    """A name on one line, what is too much of it left out in the middle."""
+    line = ' '.join(str(name).split())
+    if len(line) <= letters:
+        return line
+    head = letters // 2
+    return f'{line[:head]}…{line[len(line) - (letters - head - 1) :]}'
+
+
+@contextmanager
+def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
+    r"""Inside, matplotlib has fonts for these texts and takes ``$``, ``^`` and ``_`` as letters.
+
+    Gives the function that makes a text ready to be written: letters that no font of the machine
+    has become their numbers, as ``\u4e4c``.
+    """
+    need_matplotlib()
+    import matplotlib
+    from matplotlib import font_manager
+
+    letters = {letter for text in texts for letter in text if _has_shape(letter)}
+    default = font_manager.findfont(font_manager.FontProperties())
+    halves = {letter for letter in letters if unicodedata.category(letter) == 'Cs'}
+    missing = letters - halves - _letters_of(default)
+    families, missing = _find_fonts(missing) if missing else ([], missing)
+    if missing:
+        _say_once(
+            f'pictures: no font of this machine has {"".join(sorted(missing))[:20]!r}, so numbers '
+            'are written instead: install one that has them, as Noto Sans CJK (in Debian '
+            'fonts-noto-cjk) for Chinese, Japanese and Korean'
+        )
+
+    def write(text: str) -> str:
+        return ''.join(
+            letter.encode('unicode_escape').decode() if letter in missing | halves else letter
+            for letter in text
+            if letter == '\n' or _has_shape(letter)
+        )
+
+    own = matplotlib.rcParams['font.family']
+    settings = {
+        'font.family': [*([own] if isinstance(own, str) else own), *families],
+        'text.parse_math': False,
+        'text.usetex': False,
+    }
+    with matplotlib.rc_context(settings):
+        yield write
+
+
+def _has_shape(letter: str) -> bool:
+    """Whether a character is seen: marks that only steer the writing are not."""
+    steering = '\ufe00' <= letter <= '\ufe0f'  # which of a letter's shapes to take
+    return unicodedata.category(letter) not in ('Cc', 'Cf') and not steering
+
+
+@functools.cache
+def _letters_of(path: str) -> frozenset[str]:
+    """The characters that a font file can draw at any size."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+    return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+
+
+def _find_fonts(missing: set[str]) -> tuple[list[str], set[str]]:
+    """Families of the machine's fonts that have these letters, and the letters that none has."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    known = {font.fname for font in fontManager.ttflist}
+    for path in set(findSystemFonts()) - known:  # matplotlib keeps its list from its first use
+        try:
+            fontManager.addfont(path)
+        except (OSError, RuntimeError, ValueError):
+            continue
+    # the font of last resort has a box for every letter
+    fonts = [f for f in fontManager.ttflist if 'lastresort' not in f.name.lower().replace(' ', '')]
+    upright = [f for f in fonts if f.style == 'normal']
+    regular = [f for f in upright if f.weight in (400, 'normal')]
+    families = []
+    for font in sorted(regular, key=lambda f: (not f.name.startswith(PREFERRED), f.name)):
+        found = missing & _letters_of(font.fname) if Path(font.fname).is_file() else set()
+        if found:
+            families.append(font.name)
+            missing = missing - found
+        if not missing:
+            break
+    return families, missing
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
