@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy
+from timm.models import save_for_hf
 from torch import nn
 
 import fgplugins
 from fgplugins.analysis.complexity import count_complexity, count_layers, paper_form
 from fgplugins.analysis.loading import load_model
+from fgplugins.errors import UserError
 from fgplugins.methods import get_method
+from fgplugins.zoo_timm import train
+from fgplugins.zoo_timm.checkpoints import data_config, read_checkpoint
 from fgplugins.zoo_timm.composed import choose_levels
+from fgplugins.zoo_timm.data import RunData
+from fgplugins.zoo_timm.deploy import deploy, deployed_checkpoint
 from fgplugins.zoo_timm.task import LossStep, MethodTask, classification_task
 
 # one small model per way that timm gives features: plain, pre-activation, NHWC, tokens, dense, with
@@ -376,6 +385,28 @@ class TestTask:
         task.compile(backend='aot_eager')
         torch.testing.assert_close(task(x, y)['loss'], expected)
 
+    @pytest.mark.parametrize(('term', 'value'), [('nll', 'nan'), ('diversity', 'inf')])
+    def test_a_term_that_is_not_finite_stops(
+        self, term: str, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, x, y = self.model().eval(), torch.randn(3, 1, 40, 40), torch.tensor([0, 1, 3])
+        task = MethodTask(model, verbose=False)
+        task(x, y)
+        terms = {**model.loss(x, y), term: torch.tensor(float(value))}
+        monkeypatch.setattr(type(model.method), 'loss', lambda *a: terms)
+        with pytest.raises(
+            UserError, match=f'not finite at step 2 of this run: {term} is {value};'
+        ):
+            task(x, y)
+
+    def test_checkpoints_say_what_the_classes_are_called(self) -> None:
+        for model in (self.model(), timm.create_model('resnet10t', num_classes=4)):
+            task = classification_task(model, verbose=False)
+            assert 'class_names' not in task.get_checkpoint_state()
+            task.class_names = list('abcd')
+            assert task.get_checkpoint_state()['class_names'] == list('abcd')
+            assert task.get_checkpoint_state(ema=True) == {}
+
     def test_plain_models_train_as_ever(self) -> None:
         task = classification_task(timm.create_model('resnet10t', num_classes=3), verbose=False)
         assert isinstance(task, timm.task.ClassificationTask)
@@ -402,3 +433,265 @@ def test_launcher_puts_the_task_in_place(tmp_path: Path) -> None:
         done = launch(*arguments)
         assert done.returncode == 2 and done.stderr.startswith('error: ')
         assert 'Traceback' not in done.stderr
+
+
+# ----------------------------------------------------------------------------------- data folders
+
+CLASSES = ('crow', 'duck', 'eagle')
+
+
+def folder(root: Path, splits: dict[str, int], classes: tuple[str, ...] = CLASSES) -> Path:
+    for split, count in splits.items():
+        for label, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = Image.new('RGB', (40, 40), (80 * label, 10 * i, 100))
+                image.save(root / split / name / f'{i}.png')
+    return root
+
+
+class TestFolders:
+    def test_train_and_test_do_not_mix(self, tmp_path: Path) -> None:
+        root, data = folder(tmp_path, {'train': 3, 'test': 2}), RunData()
+        hidden = root / 'train' / 'crow' / '.ipynb_checkpoints'
+        hidden.mkdir()
+        Image.new('RGB', (8, 8)).save(hidden / 'x.png')
+        parts = [data.create_dataset('', root=str(root), split=s) for s in ('train', 'validation')]
+        assert [len(part) for part in parts] == [9, 6] and data.classes == list(CLASSES)
+        names = [part.filename(0, absolute=True) for part in parts]
+        assert names == [str(root / split / 'crow' / '0.png') for split in ('train', 'test')]
+        assert parts[0].filename(0) == 'train/crow/0.png'
+        image, label = parts[1][5]
+        assert image.size == (40, 40) and image.getpixel((0, 0)) == (160, 10, 100) and label == 2
+        grey = data.create_dataset('', root=str(root), split='train', input_img_mode='L')
+        assert grey[0][0].mode == 'L'
+        with pytest.raises(UserError, match=r'--num-classes 5: .* has 3 classes: --num-classes 3'):
+            data.check_number(5)
+
+    def test_val_comes_before_test(self, tmp_path: Path) -> None:
+        root = folder(tmp_path, {'train': 3, 'test': 2, 'val': 1})
+        assert len(RunData().create_dataset('', root=str(root), split='validation')) == 3
+        assert len(RunData().create_dataset('', root=str(root), split='test')) == 6
+
+    def test_pictures_are_upright(self, tmp_path: Path) -> None:
+        root = folder(tmp_path, {'train': 1, 'test': 1})
+        turned = Image.new('RGB', (40, 20))
+        exif = turned.getexif()
+        exif[0x0112] = 6
+        turned.save(root / 'train' / 'crow' / '0.png', exif=exif)
+        assert RunData().create_dataset('', root=str(root), split='train')[0][0].size == (20, 40)
+
+    def test_the_labels_of_a_class_map(self, tmp_path: Path) -> None:
+        root, data = folder(tmp_path, {'train': 2, 'test': 1}), RunData()
+        (tmp_path / 'map.txt').write_text('eagle\ncrow\n')
+        part = data.create_dataset('', root=str(root), split='train', class_map='map.txt')
+        assert data.classes == ['eagle', 'crow'] and [part[i][1] for i in range(4)] == [1, 1, 0, 0]
+
+    def test_other_data_are_timms_own(self, tmp_path: Path) -> None:
+        """And a folder without splits is not validated on what it trains on."""
+        root, data = folder(tmp_path, {'birds': 2}) / 'birds', RunData()
+        assert len(data.create_dataset('', root=str(root), split='train')) == 6
+        with pytest.raises(UserError, match=r"no folder for validation.*--val-split ''"):
+            data.create_dataset('', root=str(root), split='validation')
+        named = data.create_dataset('torch/image_folder', root=str(root), split='train')
+        assert type(named).__name__ == 'ImageFolder'
+        with pytest.raises(UserError, match='is not a folder'):
+            data.create_dataset('', root=str(tmp_path / 'none'), split='train')
+
+
+SCRIPT = """
+import argparse, sys, timm, torch
+from timm import utils
+from timm.data import create_dataset, create_loader
+from timm.models import create_model
+from timm.task import ClassificationTask, resume_task_checkpoint
+
+parser = argparse.ArgumentParser()
+for option in ('data-dir', 'model', 'resume', 'output'):
+    parser.add_argument('--' + option, default='')
+parser.add_argument('--num-classes', type=int)
+parser.add_argument('--img-size', type=int)
+parser.add_argument('--model-kwargs', nargs='*', default={}, action=utils.ParseKwargs)
+args = parser.parse_args()
+model = create_model(args.model, num_classes=args.num_classes, **args.model_kwargs)
+train, test = (create_dataset('', root=args.data_dir, split=s) for s in ('train', 'validation'))
+loader = create_loader(train, (3, 64, 64), 4, is_training=True, use_prefetcher=False, num_workers=0)
+task = ClassificationTask(model=model, criterion=torch.nn.CrossEntropyLoss())
+optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), 0.01)
+if args.resume:
+    resume_task_checkpoint(task, args.resume, optimizer=optimizer)
+for x, y in loader:
+    loss = task(x, y)['loss']
+loss.backward()
+optimizer.step()
+saver = utils.CheckpointSaver(model, optimizer, args, checkpoint_dir=args.output, task=task)
+saver.save_checkpoint(0, 1.0)
+print(len(train), len(test))
+"""
+
+
+@pytest.fixture
+def trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """Run the launcher in this process, on a script with timm's own steps."""
+    (tmp_path / 'train.py').write_text(SCRIPT)
+
+    def run(*arguments: str, model: str = 'warn', classes: int = 3) -> str:
+        given = ['--model', model, '--num-classes', str(classes), '--output', str(tmp_path)]
+        given += ['--img-size', '64', '--model-kwargs', 'backbone=test_resnet']
+        monkeypatch.setattr(sys, 'argv', ['train', str(tmp_path / 'train.py'), *given, *arguments])
+        with monkeypatch.context() as patch:
+            for module, name in (
+                (timm.data, 'create_dataset'),
+                (timm.task, 'ClassificationTask'),
+                (timm.task, 'resume_task_checkpoint'),
+            ):
+                patch.setattr(module, name, getattr(module, name))
+            train.main()
+        return capsys.readouterr().out.strip()
+
+    return run
+
+
+class TestLauncher:
+    def test_folders_names_and_resuming(self, trained: Callable, tmp_path: Path) -> None:
+        root = str(folder(tmp_path / 'a', {'train': 3, 'test': 2}))
+        assert trained('--data-dir', root) == '9 6'
+        last = str(tmp_path / 'last.pth.tar')
+        saved = read_checkpoint(last)
+        assert saved.classes == list(CLASSES) and saved.arch == 'warn'
+        assert saved.arguments == {'num_classes': 3, 'backbone': 'test_resnet'}
+        assert trained('--data-dir', root, '--resume', last) == '9 6'
+        other = str(folder(tmp_path / 'b', {'train': 1, 'test': 1}, ('crow', 'dove', 'eagle')))
+        with pytest.raises(UserError, match=r"class 1 is 'duck' in checkpoint .* and 'dove' in"):
+            trained('--data-dir', other, '--resume', last)
+        with pytest.raises(UserError, match="is of 'warn', not of 'gap'"):
+            trained('--data-dir', root, '--resume', last, model='gap')
+        with pytest.raises(UserError, match=r'--num-classes 3'):
+            trained('--data-dir', root, classes=4)
+
+
+# ------------------------------------------------------------------------------------------ tools
+
+
+class TestCheckpoints:
+    def save(self, path: Path, method: str = 'gap', **more: object) -> Path:
+        model = timm.create_model(method, backbone='test_resnet', num_classes=3, in_chans=1)
+        args = argparse.Namespace(
+            num_classes=3, in_chans=1, img_size=96, crop_pct=1.0, mean=[0.25], std=None,
+            interpolation='bilinear', model_kwargs={'backbone': 'test_resnet'}, input_size=None,
+        )  # fmt: skip
+        content = {'arch': method, 'args': args, 'state_dict': model.state_dict(), **more}
+        torch.save(content, path)
+        return path
+
+    def test_preprocessing_is_that_of_training(self, tmp_path: Path) -> None:
+        file = self.save(tmp_path / 'w.pth', class_names=list(CLASSES))
+        loaded = load_model('gap', str(file))
+        assert loaded.input_size == (1, 96, 96) and loaded.classes == list(CLASSES)
+        assert loaded.data['mean'] == (0.25,) and loaded.data['interpolation'] == 'bilinear'
+        assert loaded.data['std'] == (0.5,)  # the network's own
+        other = data_config(timm.create_model('resnet10t', in_chans=2))
+        assert other['std'] == pytest.approx(((0.229 + 0.224 + 0.225) / 3,) * 2)
+        Image.new('L', (200, 100), 255).save(tmp_path / 'x.png')
+        shown, inputs = loaded.read_image(str(tmp_path / 'x.png'))
+        assert shown.shape == (96, 96, 1) and inputs.shape == (1, 1, 96, 96)
+        assert inputs.amax() == pytest.approx(0.75 / loaded.data['std'][0])
+        assert load_model('gap', str(file), ['img_size=64']).input_size == (1, 64, 64)
+
+    @pytest.mark.parametrize('method', ['gap', 'warn'])
+    def test_deployed_weights_keep_names_and_preprocessing(
+        self, method: str, tmp_path: Path
+    ) -> None:
+        file = self.save(tmp_path / 'w.pth', method, class_names=list(CLASSES))
+        loaded = load_model(method, str(file))
+        model, architecture, arguments = deploy(loaded.model)
+        assert architecture == ('test_resnet' if method == 'gap' else 'warn')
+        content = deployed_checkpoint(model, architecture, arguments, loaded.classes, loaded.data)
+        torch.save(content, tmp_path / 'd.pth')
+        again = load_model(architecture, str(tmp_path / 'd.pth'))
+        assert again.data == loaded.data and again.classes == list(CLASSES)
+        x = torch.randn(1, 1, 96, 96)
+        assert torch.equal(again.model(x), loaded.model(x))
+
+    def test_other_weights_are_refused_in_one_line(self, tmp_path: Path) -> None:
+        file = str(self.save(tmp_path / 'w.pth'))
+        kwargs = ['backbone=test_resnet']
+        for name, given, message in (
+            ('warn', kwargs, "is of 'gap', not of 'warn'$"),
+            ('test_resnet', [], "is of 'gap', not of 'test_resnet'$"),
+            ('gap', ['backbone=resnet10t'], r'another model: backbone.conv1.0.weight is \(16, 1'),
+            ('gap', [*kwargs, 'num_classes=5'], r'in it and \(5, \d+\) in the model$'),
+        ):
+            with pytest.raises(UserError, match=message):
+                load_model(name, file, given)
+        plain = timm.create_model('test_resnet', num_classes=3)
+        torch.save({'arch': 'test_resnet', 'state_dict': plain.state_dict()}, file)
+        with pytest.raises(UserError, match="'test_resnet', a network without a method, not of"):
+            load_model('gap', file, kwargs)
+        torch.save({**plain.state_dict(), 'x': torch.zeros(1)}, file)
+        with pytest.raises(UserError, match=r'another model: it has x besides$'):
+            load_model('test_resnet', file, ['num_classes=3'])
+
+    def test_averaged_weights_go_with_their_own_second_network(self, tmp_path: Path) -> None:
+        model = timm.create_model('art', backbone='test_resnet', num_classes=3)
+        task = MethodTask(model, verbose=False)
+        task.setup_ema(decay=0.0)
+        state = {**task.get_checkpoint_state(), **task.get_checkpoint_state(ema=True)}
+        state['task_state_ema'] = {k: v + 1 for k, v in state['task_state_ema'].items()}
+        torch.save({'arch': 'art', **state}, tmp_path / 'w.pth')
+        saved = read_checkpoint(str(tmp_path / 'w.pth'))
+        name = 'regularizer.proposal.bias'
+        assert torch.equal(saved.training_only[name], state['task_state'][name] + 1)
+
+    def test_a_class_map_beside_the_data_names_the_classes(self, tmp_path: Path) -> None:
+        (tmp_path / 'map.txt').write_text('eagle\ncrow\n')
+        args = argparse.Namespace(class_map='map.txt', data_dir=str(tmp_path))
+        torch.save({'args': args, 'state_dict': {}}, tmp_path / 'w.pth')
+        assert read_checkpoint(str(tmp_path / 'w.pth')).classes == ['eagle', 'crow']
+
+
+class TestTools:
+    @pytest.mark.parametrize(
+        ('kwargs', 'shape'),
+        [
+            (['in_chans=1'], '1 x 160 x 160'),
+            (['in_chans=4', 'img_size=64'], '4 x 64 x 64'),
+            (['backbone=vit_tiny_patch16_224', 'img_size=96'], '3 x 96 x 96'),
+        ],
+    )
+    def test_channels_and_sizes(self, kwargs: list, shape: str, run_tool: Callable) -> None:
+        given = ['gap', '--model-kwargs', 'num_classes=3', 'backbone=test_resnet', *kwargs]
+        done = run_tool('get_flops', *given)
+        assert done.returncode == 0 and f'gap, input {shape}\n' in done.stdout, done.stderr
+
+    def test_the_side_of_images(self, run_tool: Callable) -> None:
+        both = ('--versus', 'test_vit', '--img-size', '64')
+        done = run_tool('get_flops', 'gap', *both, '--model-kwargs', 'backbone=test_resnet')
+        assert done.stdout.count('3 x 64 x 64') == 2, done.stdout + done.stderr
+        done = run_tool('get_flops', 'gap_r50_cub', '--img-size', '64')
+        assert done.returncode == 2 and 'test_dataloader.dataset.pipeline' in done.stderr
+        done = run_tool('get_flops', 'gap', '--img-size', '0')
+        assert done.returncode == 2 and "'0' is not a positive number" in done.stderr
+
+    def test_memory_of_a_checkpoint(self, run_tool: Callable, tmp_path: Path) -> None:
+        file = TestCheckpoints().save(tmp_path / 'w.pth', 'warn')
+        done = run_tool('get_memory', str(file), '--sizes', '96')
+        assert done.returncode == 0 and done.stdout.splitlines()[-1].split()[0] == '96'
+        again = run_tool('get_memory', 'warn', '--checkpoint', str(file), '--sizes', '96')
+        assert again.stdout == done.stdout
+        kwargs = ['backbone=vit_tiny_patch16_224', 'num_classes=3', 'img_size=64']
+        done = run_tool('get_memory', 'warn', '--model-kwargs', *kwargs)
+        assert [line.split()[0] for line in done.stdout.splitlines()[3:]] == ['64']
+
+    def test_a_model_in_a_folder(self, run_tool: Callable, tmp_path: Path) -> None:
+        plain = timm.create_model('test_resnet', num_classes=3)
+        name = f'local-dir:{tmp_path / "my network"}'
+        save_for_hf(plain, tmp_path / 'my network')
+        done = run_tool('get_flops', name)
+        assert done.returncode == 0 and done.stdout.startswith(name), done.stderr
+        done = run_tool('get_flops', 'gap', '--model-kwargs', f'backbone={name}')
+        assert done.returncode == 0, done.stderr
+        done = run_tool('get_flops', 'local-dir:nowhere')
+        assert done.returncode == 2 and 'nowhere' in done.stderr and '\n' not in done.stderr[:-1]

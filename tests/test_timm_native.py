@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,10 +12,16 @@ import pytest
 import timm
 import torch
 from timm.models import group_parameters, save_for_hf
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
+from fgplugins.analysis.subjects import split_form
 from fgplugins.methods import list_methods
-from fgplugins.zoo_timm.task import LossStep
+from fgplugins.modes import in_testing
+from fgplugins.zoo_timm.composed import layer_ordinals
+from fgplugins.zoo_timm.deploy import deploy
+from fgplugins.zoo_timm.fg_models import method_of
+from fgplugins.zoo_timm.task import LossStep, MethodTask
 
 PRESETS = timm.list_models(module='fg_models')
 LARGE = 15e6  # parameters
@@ -271,3 +278,292 @@ def test_timms_own_tests(rules: str, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+# ---------------------------------------------------------------------------------------- looking
+
+
+def modes(model: nn.Module) -> dict[str, tuple]:
+    parts = model.named_modules()
+    return {name: (m.training, getattr(m, 'fused_attn', None)) for name, m in parts}
+
+
+def test_looking_leaves_every_part_in_its_mode() -> None:
+    model = timm.create_model('siou', backbone='davit_tiny', num_classes=3)
+    for part in (model.backbone.stages[0], model.method):
+        part.eval()
+    model.backbone.stages[1].requires_grad_(False)
+    before = modes(model)
+    with in_testing(model):
+        assert not any(m.training for m in model.modules())
+        assert any(fused for _, fused in modes(model).values())
+    assert modes(model) == before
+    assert not any(p.requires_grad for p in model.backbone.stages[1].parameters())
+    with pytest.raises(RuntimeError, match='inside'), in_testing(model):
+        raise RuntimeError('inside')
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize('look', ['find_view_size', 'script', 'deploy', 'step'])
+def test_frozen_normalisations_stay_frozen(look: str) -> None:
+    model = small('art')
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+    before = modes(model)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    {
+        'find_view_size': model.find_view_size,
+        'script': lambda: torch.jit.script(model),
+        'deploy': lambda: deploy(model),
+        'step': lambda: LossStep(model),
+    }[look]()
+    assert modes(model) == before
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_what_testing_leaves_in_a_network_is_forgotten() -> None:
+    """Attention biases that timm keeps in testing belong to no training, and cannot be copied."""
+    LossStep(timm.create_model('art', backbone='levit_128s', num_classes=3))
+
+
+# ------------------------------------------------------------------------------------ layer decay
+
+
+def scales(model: nn.Module) -> dict[str, float]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    return {names[id(p)]: group['lr_scale'] for group in groups for p in group['params']}
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        'cait_xxs24_224',
+        'inception_v3',
+        'inception_resnet_v2',
+        'densenet121',
+        'cspresnet50',
+        'vit_tiny_patch16_224',
+        'resnet10t',
+        'crossvit_tiny_240',
+    ],
+)
+def test_layer_decay_is_in_timms_order(backbone: str) -> None:
+    """Groups are a function, patterns, lists of them: the order is the plain network's."""
+    with torch.device('meta'):
+        plain = scales(timm.create_model(backbone, num_classes=3))
+        model = timm.create_model('art', backbone=backbone, num_classes=3)
+        composed, step = scales(model), scales(LossStep(model))
+    names = sorted((n for n in plain if f'backbone.{n}' in composed), key=plain.get)
+    assert len(set(composed.values())) > 3
+    for one, other in itertools.pairwise(names):
+        a, b = composed[f'backbone.{one}'], composed[f'backbone.{other}']
+        assert a == b if plain[one] == plain[other] else a <= b, (one, other)
+    assert {v for n, v in composed.items() if n.startswith('method.')} == {1.0}
+    assert all(step[f'model.{n}'] == v for n, v in composed.items())
+    twins = [n for n in step if n.startswith('second.')]
+    assert twins and all(step[n] == step[f'model.backbone.{n[7:]}'] for n in twins)
+
+
+def test_group_matchers_of_every_kind() -> None:
+    import re
+
+    first = {'stem': '^stem', 'none': None, 'blocks': [(r'^b\.(\d+)', None), ('^n', (99999,))]}
+    find = layer_ordinals(first)
+    assert find('stem.x') == (0,) and find('b.7.x') == (2, 7) and find('n') == (2, 99999)
+    assert find('head') == (float('inf'),)
+    compiled = layer_ordinals({'stem': re.compile('^STEM', re.I), 'rest': re.compile('.')})
+    assert compiled('stem.x') == (0,) and compiled('head') == (1,)
+    triples = layer_ordinals([(re.compile('a'), (3,), None), (re.compile('b'), (1,), (2,))])
+    assert triples('a') == (3,) and triples('b') == (1, 2)
+    assert layer_ordinals(len)('four') == (4,) and layer_ordinals(lambda n: [1, 2])('x') == (1, 2)
+
+
+def test_clipping_leaves_the_named_classifiers_out() -> None:
+    for method in list_methods():
+        model = small(method)
+        kept = {id(p) for p in MethodTask(model, verbose=False).get_clip_parameters(True)}
+        left = {n for n, p in model.named_parameters() if id(p) not in kept}
+        names = model.pretrained_cfg['classifier']
+        names = (names,) if isinstance(names, str) else names
+        own = dict(model.named_parameters())
+        assert left == {n for n in own if n.rpartition('.')[0] in names} and left
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def test_a_backbone_from_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / 'my networks' / 'a=b'
+    plain = timm.create_model('resnet10t', num_classes=7, in_chans=1)
+    save_for_hf(plain, folder, model_config={'label_names': list('abcdefg')})
+    name = f'local-dir:{folder}'
+    model = timm.create_model('warn', backbone=name, num_classes=3, pretrained=True)
+    assert model.in_chans == 1 and 'label_names' not in model.pretrained_cfg
+    assert torch.equal(model.backbone.conv1[0].weight, plain.conv1[0].weight)
+    save_for_hf(model, tmp_path / 'own')
+    assert method_of(f'local-dir:{tmp_path / "own"}') == 'warn'
+    assert method_of(name) is None and method_of('warn_wrn28_10') == 'warn'
+    for spec, expected in (
+        (name, (name, 'ours')),
+        (f'{name}:paper', (name, 'paper')),
+        ('local-dir:paper', ('local-dir:paper', 'ours')),
+        ('hf-hub:owner/name:backbone', ('hf-hub:owner/name', 'backbone')),
+        ('warn:paper', ('warn', 'paper')),
+    ):
+        assert split_form(spec) == expected
+    with pytest.raises(ValueError, match='has a method on top already'):
+        timm.create_model('gap', backbone=f'local-dir:{tmp_path / "own"}')
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('local-dir:/nowhere', "backbone='local-dir:/nowhere': its config.json cannot be read"),
+        ('hf-hub:owner/name', "backbone='hf-hub:owner/name': config.json from the hub cannot"),
+        ('hf_hub:a@b@c', 'config.json from the hub cannot be read'),
+        ('owner/name', "Use 'hf-hub:owner/name'"),
+        ('resnet18.nonsense', "resnet18 has no weights 'nonsense'; there are: a1_in1k"),
+    ],
+)
+def test_names_that_lead_nowhere(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timm.models import _hub
+
+    def offline(*arguments: object, **kwargs: object) -> None:
+        raise ConnectionError('there is\nno connection')
+
+    monkeypatch.setattr(_hub, 'hf_hub_download', offline)
+    with pytest.raises(ValueError, match=message) as caught:
+        timm.create_model('warn', backbone=name, num_classes=3)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_name_with_a_tag() -> None:
+    model = timm.create_model('gap', backbone='resnet18.a1_in1k', num_classes=3)
+    assert model.pretrained_cfg['crop_pct'] == 0.95
+
+
+# ---------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize('there', [1, 3])
+@pytest.mark.parametrize('here', [1, 2, 3, 4])
+def test_weights_of_another_number_of_channels(there: int, here: int, tmp_path: Path) -> None:
+    from timm.models import adapt_input_conv
+
+    plain = timm.create_model('resnet10t', num_classes=7, in_chans=there)
+    torch.save({'state_dict': {f'module.{k}': v for k, v in plain.state_dict().items()}},
+               tmp_path / 'w.pth')  # fmt: skip
+    model = small('warn', in_chans=here, backbone_checkpoint=tmp_path / 'w.pth')
+    first = adapt_input_conv(here, plain.conv1[0].weight.detach(), there)
+    torch.testing.assert_close(model.backbone.conv1[0].weight.detach(), first)
+    assert torch.equal(model.backbone.layer4[0].conv1.weight, plain.layer4[0].conv1.weight)
+
+
+def test_position_embeddings_are_resampled(tmp_path: Path) -> None:
+    """To what timm makes of them itself."""
+    from safetensors.torch import save_file
+
+    kwargs = {'img_size': 96, 'in_chans': 1}
+    plain = timm.create_model('vit_tiny_patch16_224', num_classes=5)
+    save_file(plain.state_dict(), tmp_path / 'w.safetensors')
+    overlay = {'file': str(tmp_path / 'w.safetensors'), 'num_classes': 5}
+    timms = timm.create_model(
+        'vit_tiny_patch16_224', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0,
+        **kwargs,
+    ).state_dict()  # fmt: skip
+    model = small(
+        'gap', backbone='vit_tiny_patch16_224', backbone_checkpoint=str(overlay['file']), **kwargs
+    )
+    assert model.backbone.pos_embed.shape == (1, 37, 192)
+    assert all(torch.equal(v, timms[k]) for k, v in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize('backbone', ['efficientvit_m0', 'densenet121', 'levit_128s'])
+def test_a_head_of_any_kind_is_left_out(backbone: str, tmp_path: Path) -> None:
+    """A normalisation before the classifier; filters of weights that take one argument."""
+    plain = timm.create_model(backbone, num_classes=7)
+    torch.save({'model': plain.state_dict()}, tmp_path / 'w.pth')
+    model = small('gap', backbone=backbone, backbone_checkpoint=str(tmp_path / 'w.pth'))
+    state = plain.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.backbone.state_dict().items())
+
+
+def test_averaged_weights_are_taken(tmp_path: Path) -> None:
+    one, other = (timm.create_model('resnet10t', num_classes=7) for _ in range(2))
+    torch.save({'state_dict': one.state_dict(), 'state_dict_ema': other.state_dict()},
+               tmp_path / 'w.pth')  # fmt: skip
+    model = small('warn', backbone_checkpoint=str(tmp_path / 'w.pth'))
+    assert torch.equal(model.backbone.conv1[0].weight, other.conv1[0].weight)
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    state = timm.create_model('resnet10t', num_classes=7).state_dict()
+    file = tmp_path / 'w.pth'
+    wide = {**state, 'layer1.0.conv1.weight': torch.zeros(3, 64, 3, 3)}
+    for content, message in (
+        ({k: v for k, v in state.items() if k != 'bn1.bias'}, 'does not fit: it lacks bn1.bias$'),
+        ({**state, 'neck.weight': torch.zeros(3)}, 'does not fit: it has neck.weight besides$'),
+        (wide, r'conv1.weight is \(3, 64, 3, 3\) in it and \(64, 64, 3, 3\) in the model$'),
+        ([1], 'cannot be read'),
+    ):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=message):
+            small('warn', backbone_checkpoint=str(file))
+    file.write_bytes(b'no weights')
+    with pytest.raises(ValueError, match='cannot be read'):
+        small('warn', backbone_checkpoint=str(file))
+    (tmp_path / 'w.npz').write_bytes(b'')
+    with pytest.raises(ValueError, match='ResNet reads no NumPy files'):
+        small('warn', backbone_checkpoint=str(tmp_path / 'w.npz'))
+
+
+def test_saved_arguments_do_not_say_where_the_first_weights_were(tmp_path: Path) -> None:
+    torch.save(timm.create_model('resnet10t').state_dict(), tmp_path / 'w.pth')
+    model = small('warn', backbone_checkpoint=tmp_path / 'w.pth')
+    save_for_hf(model, tmp_path / 'own')
+    (tmp_path / 'w.pth').unlink()
+    again = timm.create_model(f'local-dir:{tmp_path / "own"}', pretrained=True)
+    assert torch.equal(again.backbone.conv1[0].weight, model.backbone.conv1[0].weight)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'kwargs', 'size', 'fixed'),
+    [
+        ('vit_tiny_patch16_224', {'img_size': 96}, (96, 96), (96, 96)),
+        ('vit_tiny_patch16_224', {'dynamic_img_size': True}, (224, 224), None),
+        ('resnet10t', {}, (176, 176), None),
+    ],
+)
+def test_the_size_is_the_networks_own(
+    backbone: str, kwargs: dict, size: tuple, fixed: tuple | None
+) -> None:
+    with torch.device('meta'):
+        model = timm.create_model('gap', backbone=backbone, num_classes=3, **kwargs)
+    assert model.input_size == size and model.fixed_size == fixed
+
+
+# ----------------------------------------------------------------------------------- quantisation
+
+
+@pytest.mark.parametrize('method', list_methods())
+def test_quantised_and_copied(method: str) -> None:
+    import copy
+    import pickle
+
+    model, x = small(method, backbone='test_resnet').eval(), torch.randn(2, 3, 64, 64)
+    quantise = lambda m: torch.ao.quantization.quantize_dynamic(m, {nn.Linear})  # noqa: E731
+    quantised = quantise(model)
+    kinds = {type(m).__module__ for m in quantised.modules()}
+    assert any('quantized' in kind for kind in kinds)
+    with torch.no_grad():
+        scores = quantised(x)
+        torch.testing.assert_close(scores, model(x), atol=0.02, rtol=0.02)
+        again = quantise(small(method, backbone='test_resnet').eval())
+        again.load_state_dict(quantised.state_dict())
+        assert torch.equal(again(x), scores)
+        assert torch.equal(copy.deepcopy(quantised)(x), scores)
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+    for one, other in zip(quantised.attention_maps(x), model.attention_maps(x), strict=True):
+        torch.testing.assert_close(one, other, atol=0.05, rtol=0.05)

@@ -247,7 +247,7 @@ class ComposedModel(nn.Module):
         taps: int | None = None,
         levels: Sequence[int] | None = None,
         backbone_pretrained: bool = False,
-        backbone_checkpoint: str = '',
+        backbone_checkpoint: str | Path = '',
         drop_rate: float = 0.0,
         global_pool: str = 'avg',
         device: torch.device | None = None,
@@ -256,6 +256,7 @@ class ComposedModel(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self._arguments: dict[str, Any] = {}
         cls = get_method(method)
         check_backbone(backbone)
         own = {k: kwargs.pop(k) for k in method_arguments(cls) if k in kwargs}
@@ -297,6 +298,16 @@ class ComposedModel(nn.Module):
         self.train()
         if probe:
             self._probe(cls.needs_gradient_path)
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm saves to build the model again: without where the first weights came from."""
+        return self._arguments
+
+    @_model_args.setter
+    def _model_args(self, arguments: dict[str, Any]) -> None:
+        sources = ('backbone_checkpoint', 'backbone_pretrained')
+        self._arguments = {k: v for k, v in arguments.items() if k not in sources}
 
     def _probe(self, needs_gradient_path: bool) -> None:
         """Find out by one small image what the backbone can do, and adapt it.

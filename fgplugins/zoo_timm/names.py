@@ -37,7 +37,10 @@ def look_up(name: str, cache_dir: str | Path | None = None) -> tuple[str, Pretra
     Raises:
         ValueError: in one line, if there is no such model.
     """
-    source, rest = parse_model_name(name)
+    try:
+        source, rest = parse_model_name(name)
+    except ValueError as error:
+        raise ValueError(f'{name!r}: {error}') from None
     if source is None:
         architecture, _, tag = name.partition('.')
         if not timm.is_model(architecture):

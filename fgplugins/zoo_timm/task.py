@@ -107,7 +107,8 @@ class _NamedClasses:
     def get_checkpoint_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The task's entries of a checkpoint, and the names."""
         state = super().get_checkpoint_state(*args, **kwargs)
-        return {**state, 'class_names': self.class_names} if self.class_names else state
+        named = state and self.class_names
+        return {**state, 'class_names': self.class_names} if named else state
 
 
 class _PlainTask(_NamedClasses, ClassificationTask):

@@ -157,7 +157,9 @@ def _weights_from(path: str, classifier: Callable[[], set[str]]) -> Iterator[lis
         _builder.load_pretrained = original
 
 
-def create_backbone(name: str, pretrained: bool, checkpoint: str, **arguments: Any) -> nn.Module:
+def create_backbone(
+    name: str, pretrained: bool, checkpoint: str | Path, **arguments: Any
+) -> nn.Module:
     """``timm.create_model``, with the weights of a file in place of the published ones.
 
     Args:
@@ -173,14 +175,14 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str, **arguments: A
     if not checkpoint:
         return timm.create_model(name, pretrained=pretrained, **arguments)
     if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'backbone_checkpoint={checkpoint!r} is not a file')
+        raise FileNotFoundError(f'backbone_checkpoint={str(checkpoint)!r} is not a file')
 
     def classifier() -> set[str]:
         with torch.device('meta'):
             return set(timm.create_model(name, **{**arguments, 'num_classes': 2}).state_dict())
 
-    with _weights_from(checkpoint, classifier) as loaded:
+    with _weights_from(str(checkpoint), classifier) as loaded:
         model = timm.create_model(name, pretrained=True, **arguments)
     if not any(model is other for other in loaded):  # not built in timm's own way
-        _load(model, checkpoint, classifier, getattr(model, 'pretrained_cfg', {}))
+        _load(model, str(checkpoint), classifier, getattr(model, 'pretrained_cfg', {}))
     return model
