@@ -29,7 +29,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fgplugins.data.images import IMAGE_SUFFIXES, check_decodable, is_clutter, is_image, shown, walk
+from fgplugins.data.images import check_decodable, is_clutter, is_image, shown, walk
 from fgplugins.errors import UserError
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
 TRAIN_FOLDERS = ('train', 'training')
 TEST_FOLDERS = ('test', 'testing')
 VAL_FOLDERS = ('val', 'valid', 'validation')
-IMAGES = tuple(sorted(IMAGE_SUFFIXES))
 # what is often kept beside images, so that skipping it needs no word
 COMPANIONS = ('.aae', '.csv', '.json', '.md', '.thm', '.txt', '.xml', '.xmp', '.yaml', '.yml')
 LAYOUTS = (
