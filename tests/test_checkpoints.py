@@ -15,14 +15,10 @@ from filelock import FileLock
 from PIL import Image
 
 import fgplugins  # noqa: F401  (registers the timm models)
+from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import work_folder
-from fgplugins.zoo_mmpretrain.checkpoints import (
-    check_same_classes,
-    read_checkpoint,
-    read_literals,
-    saved_config,
-)
+from fgplugins.zoo_mmpretrain.checkpoints import read_checkpoint, read_literals, saved_config
 
 TOOLS = Path(__file__).parent.parent / 'tools'
 CONFIG = """

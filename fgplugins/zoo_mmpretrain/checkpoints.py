@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from fgplugins.zoo_mmpretrain.heads import MethodHead
 
 __all__ = [
     'check_checkpoint',
-    'check_same_classes',
     'class_names',
     'harmless_checkpoints',
     'read_checkpoint',
@@ -279,33 +278,6 @@ def class_names(checkpoint: dict) -> tuple[str, ...] | None:
     """The names of the classes that a checkpoint was trained on, in order; None if not kept."""
     names = (_meta(checkpoint).get('dataset_meta') or {}).get('classes')
     return tuple(str(name) for name in names) if names else None
-
-
-def check_same_classes(
-    first: Sequence[str], second: Sequence[str], owner: str, other: str, hint: str = ''
-) -> None:
-    """Refuse classes of other names, or the same in another order.
-
-    Args:
-        first: names of classes, in order.
-        second: names of those that they meet.
-        owner: what has the first, as ``checkpoint 'a.pth'``.
-        other: what has the second.
-        hint: what would work.
-
-    Raises:
-        UserError: naming the first class that differs.
-    """
-    if tuple(first) == tuple(second):
-        return
-    shared = min(len(first), len(second))
-    i = next((i for i in range(shared) if first[i] != second[i]), shared)
-    names = [repr(names[i]) if i < len(names) else 'none' for names in (first, second)]
-    order = ' (the same names in another order)' if set(first) == set(second) else ''
-    raise UserError(
-        f'{owner} and {other} have other classes{order}: class {i} is {names[0]} of '
-        f'{len(first)} in the one, {names[1]} of {len(second)} in the other{hint and ": "}{hint}'
-    )
 
 
 def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict:

@@ -20,6 +20,7 @@ from fgplugins.errors import UserError
 from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method
 from fgplugins.methods.base import check_gradient_path, first_line
+from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
@@ -90,15 +91,11 @@ def probe_maps(
     """
     sizes = ask_sizes(backbone) if sizes is None else sizes
     name = type(backbone).__name__
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
+    network = nn.ModuleList([backbone] if neck is None else [backbone, neck])
+    with in_testing(network), torch.set_grad_enabled(gradients):
         for height, width in sizes:
             try:
-                with torch.set_grad_enabled(gradients):
-                    features = read_maps(
-                        backbone, neck, torch.zeros(1, image_channels, height, width)
-                    )
+                features = read_maps(backbone, neck, torch.zeros(1, image_channels, height, width))
                 break
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
                 failure = error
@@ -107,9 +104,6 @@ def probe_maps(
                 f'{name} does not run on an empty image of {sizes[-1]}: {first_line(failure)}; '
                 'give head.in_channels'
             )
-    finally:
-        for module, training in modes:
-            module.training = training
     features = [features] if isinstance(features, Tensor) else list(features)
     if not all(isinstance(f, Tensor) and f.ndim == 4 for f in features):
         shapes = [tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__ for f in features]
@@ -359,6 +353,8 @@ class FineGrainedClassifier(ImageClassifier):
             UserError: naming the term and the iteration.
         """
         loss, values = super().parse_losses(losses)
+        if not self.training:
+            return loss, values
         hub = MessageHub.get_current_instance()
         for name, value in values.items():
             if name != 'loss' and not value.isfinite().all():

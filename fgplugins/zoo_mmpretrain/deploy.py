@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from fgplugins.methods.gap import GAP
+from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
 
 __all__ = ['deploy']
@@ -69,24 +70,23 @@ def deploy(
     with a linear head. Any other method is part of the deployed model and stays.
 
     Args:
-        model: trained, built with ``deployed=True``; put in eval mode.
+        model: trained, built with ``deployed=True``.
         cfg: its config.
         input_size: (channels, height, width) of its images.
 
     Returns:
         The model, whose scores are bit-equal to those of ``model``, and its config.
     """
-    model.eval()
     shipped = Config({k: v for k, v in cfg.to_dict().items() if k not in TRAINING_KEYS})
     method = getattr(model.head, 'method', None)
     if method is not None and type(method).forward is GAP.forward:
         found = _plain(model, cfg)
         images = torch.randn(2, *input_size)
-        with torch.no_grad():
+        with torch.no_grad(), in_testing(model):
             if found is not None and torch.equal(_scores(found[0], images), model(images)):
                 shipped.model = found[1]
                 return found[0], shipped
-    return model, shipped
+    return model.eval(), shipped
 
 
 def _scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from fgplugins.errors import UserError
+from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
 from fgplugins.zoo_mmpretrain.running import user_errors
 from fgplugins.zoo_mmpretrain.settings import leaf_datasets, short_type
@@ -77,14 +78,14 @@ def mean_terms(model: BaseModel, loader: Iterable[dict]) -> dict[str, float]:
         model: a classifier of the zoo, trained by any method.
         loader: batches of images with labels.
     """
-    model.eval()
     totals: dict[str, float] = defaultdict(float)
     images: dict[str, int] = defaultdict(int)
-    for batch in loader:
-        data = model.data_preprocessor(batch, training=False)
-        with torch.enable_grad():  # a method may differentiate scores inside its loss
-            losses = model(**data, mode='loss')
-        for name, value in model.parse_losses(losses)[1].items():
-            totals[name] += float(value.detach()) * len(data['data_samples'])
-            images[name] += len(data['data_samples'])
+    with in_testing(model):
+        for batch in loader:
+            data = model.data_preprocessor(batch, training=False)
+            with torch.enable_grad():  # a method may differentiate scores inside its loss
+                losses = model(**data, mode='loss')
+            for name, value in model.parse_losses(losses)[1].items():
+                totals[name] += float(value.detach()) * len(data['data_samples'])
+                images[name] += len(data['data_samples'])
     return {name: totals[name] / images[name] for name in totals}

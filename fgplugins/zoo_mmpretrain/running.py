@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 import fgplugins
 from fgplugins.cli import one_line
+from fgplugins.data.classes import check_same_classes
 from fgplugins.data.images import check_readable
 from fgplugins.data.layouts import has_validation
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.modes import in_testing
-from fgplugins.zoo_mmpretrain.checkpoints import check_same_classes
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.settings import (
     check_overrides,
