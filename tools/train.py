@@ -80,7 +80,7 @@ def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
     Returns:
         The weights of a file by name, to be checked against the backbone once it is built.
     """
-    published, backbone = cfg.get('pretrained_weights'), cfg.model.backbone
+    published, backbone = cfg.get('pretrained_weights'), cfg.model.get('backbone') or {}
     is_timms = short_type(backbone) == 'TIMMBackbone'
     if is_timms and published is None and has_published_weights(backbone.get('model_name')):
         published = f"timm's weights of {backbone.model_name}"
@@ -262,6 +262,11 @@ def main() -> None:
     if args.amp:
         running.set_amp(cfg)
     if args.auto_scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise UserError(
+                '--auto-scale-lr: the config does not say for which batch size its rate is: '
+                'auto_scale_lr=dict(base_batch_size=256)'
+            )
         cfg.auto_scale_lr.enable = True
     running.prepare_loaders(cfg)
     running.add_hooks(cfg)

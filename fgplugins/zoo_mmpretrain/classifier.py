@@ -107,6 +107,11 @@ def probe_maps(
     features = [features] if isinstance(features, Tensor) else list(features)
     if not all(isinstance(f, Tensor) and f.ndim == 4 for f in features):
         shapes = [tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__ for f in features]
+        if neck is not None:
+            raise ValueError(
+                f'{name} with the neck {type(neck).__name__} gives {shapes}, not maps of shape '
+                '(N, C, H, W): leave the neck out (neck=None), since methods pool by themselves'
+            )
         raise ValueError(
             f'{name} gives {shapes}, not maps of shape (N, C, H, W): choose its option for maps '
             "(out_type='featmap' of ViT and kin) or another backbone"
@@ -297,6 +302,7 @@ class FineGrainedClassifier(ImageClassifier):
             return head
         name, source = cls.__name__, type(backbone).__name__
         stated = head.get('in_channels')
+        stated = (stated,) if isinstance(stated, int) else stated
         try:
             given = ask_channels(backbone, neck, image_channels)
         except ValueError:

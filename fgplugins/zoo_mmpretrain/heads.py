@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from mmpretrain.evaluation import Accuracy
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
 
 from fgplugins.methods import Method, on_register
 from fgplugins.methods.clan import BranchClassifiers
+from fgplugins.modes import in_testing
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
@@ -43,6 +45,7 @@ class MethodHead(ClsHead):
             backbone for them; with a plain ``ImageClassifier`` they must be given.
         taps: how many of the backbone's last maps to read; the method's default if None.
         topk: for MMPretrain's metrics.
+        cal_acc: also give the accuracy of each training batch, as the method scores it in testing.
         init_cfg: mmengine's initialisation.
         **hyperparameters: the method's, by its own names.
 
@@ -56,14 +59,17 @@ class MethodHead(ClsHead):
     def __init__(
         self,
         num_classes: int,
-        in_channels: Sequence[int] | None = None,
+        in_channels: int | Sequence[int] | None = None,
         taps: int | None = None,
         topk: int | tuple[int, ...] = (1,),
+        cal_acc: bool = False,
         init_cfg: dict | None = None,
         **hyperparameters: object,
     ) -> None:
-        super().__init__(topk=topk, init_cfg=init_cfg)
+        super().__init__(topk=topk, cal_acc=cal_acc, init_cfg=init_cfg)
         del self.loss_module  # the loss belongs to the method
+        if isinstance(in_channels, int):
+            in_channels = (in_channels,)
         if in_channels is None:
             raise ValueError(
                 f'{type(self).__name__} needs in_channels, the channels of the maps it reads: give '
@@ -82,7 +88,8 @@ class MethodHead(ClsHead):
         own = list(inspect.signature(cls.method_class.__init__).parameters.values())[3:]
         if any(p.kind is p.VAR_KEYWORD for p in own):
             return None
-        return {'num_classes', 'in_channels', 'taps', 'topk', 'init_cfg', *(p.name for p in own)}
+        ours = {'num_classes', 'in_channels', 'taps', 'topk', 'cal_acc', 'init_cfg'}
+        return ours | {p.name for p in own}
 
     @property
     def num_classes(self) -> int:
@@ -126,8 +133,16 @@ class MethodHead(ClsHead):
                 f'{type(self).__name__} trains beside a second network: use model.type='
                 "'FineGrainedClassifier', which holds it"
             )
-        terms = self.method.loss(self.pre_logits(feats), self.target(data_samples))
-        return {f'loss_{name}': value for name, value in terms.items()}
+        target = self.target(data_samples)
+        terms = self.method.loss(self.pre_logits(feats), target)
+        losses = {f'loss_{name}': value for name, value in terms.items()}
+        if self.cal_acc and target.ndim == 1:
+            with torch.no_grad(), in_testing(self.method):
+                scores = self(feats)
+            topk = [k for k in self.topk if k <= self.num_classes]
+            found = Accuracy.calculate(scores, target, topk=topk)
+            losses |= {f'accuracy_top-{k}': a for k, a in zip(topk, found, strict=True)}
+        return losses
 
 
 class MultiBranchHead(ClsHead):

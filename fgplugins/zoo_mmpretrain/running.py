@@ -320,6 +320,7 @@ def match_classes(
     if first is None or 'num_classes' not in head:
         return built
     count = len(names[first])
+    _limit_topk(cfg, count)
     demanded = (overrides or {}).get('model.head.num_classes')
     if demanded is not None and demanded != count:
         raise UserError(f'model.head.num_classes={demanded}, but the data have {count} classes')
@@ -329,6 +330,17 @@ def match_classes(
         if 'data_preprocessor' in cfg and 'num_classes' in cfg.data_preprocessor:
             cfg.data_preprocessor.num_classes = count
     return built
+
+
+def _limit_topk(cfg: Config, count: int) -> None:
+    """Leave out accuracies among more classes than there are, as the top five of three."""
+    for split in SPLITS:
+        evaluator = cfg.get(f'{split}_evaluator') or {}
+        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+            topk = metric.get('topk') if isinstance(metric, dict) else None
+            if isinstance(topk, (list, tuple)) and any(k > count for k in topk):
+                metric.topk = tuple(k for k in topk if k <= count) or (1,)
+                print(f'note: {split}_evaluator.topk={metric.topk}: there are {count} classes')
 
 
 def _build_datasets(cfg: Config, splits: tuple[str, ...]) -> dict[str, object]:
@@ -482,7 +494,8 @@ def set_launcher(cfg: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise UserError(f'--launcher {launcher} needs GPUs; on CPUs use torchrun and pytorch')
     torch.distributed.init_process_group(backend='gloo')
-    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.env_cfg = cfg.get('env_cfg') or {}
+    cfg.env_cfg.setdefault('dist_cfg', {})['backend'] = 'gloo'
     cfg.model_wrapper_cfg = ConfigDict(
         type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
     )

@@ -187,10 +187,15 @@ def drop_inherited(cfg: Config, file: Path, overrides: dict[str, object]) -> lis
         settings = _find(cfg, place.split('.'))
         if not isinstance(settings, dict) or not isinstance(settings.get('type'), str):
             continue
-        cls = getattr(zoo, registry).get(settings['type'])
+        try:
+            cls = getattr(zoo, registry).get(settings['type'])
+        except RuntimeError:  # nothing of that name: said when it is built
+            cls = None
         accepted = None if cls is None else accepted_arguments(cls)
         if accepted is None:
             continue
+        if isinstance(settings.get('in_channels'), int) and issubclass(cls, MethodHead):
+            accepted -= {'in_channels'}  # one number is of the zoo's heads; ours ask the backbone
         refused = [key for key in settings if key not in {*accepted, 'type', '_scope_'}]
         own = _own_keys(file, place, overrides) if refused else set()
         inherited = [key for key in refused if own is not None and key not in own]
@@ -202,7 +207,7 @@ def drop_inherited(cfg: Config, file: Path, overrides: dict[str, object]) -> lis
                 f'{place}: {name} does not take {", ".join(inherited)}, inherited from another '
                 'type: left out'
             )
-        mine = next((key for key in refused if key not in inherited), None)
+        mine = next((k for k in refused if k not in inherited and k != 'in_channels'), None)
         if mine is not None and place == 'model.head':
             hint = did_you_mean(mine, accepted) or f'; it takes {", ".join(sorted(accepted))}'
             raise UserError(
