@@ -13,10 +13,17 @@ if sys.argv[:1] == ['-m']:  # python -m fgplugins: Ctrl-C ends the imports quiet
 
 from fgplugins.checking import check_method  # first: it looks at what is registered
 from fgplugins.methods import Method, get_method, list_methods, register_method
-from fgplugins.methods.base import load_entry_points
+from fgplugins.methods.base import load_entry_points, without_float16
 from fgplugins.zoo_timm import fg_models as _fg_models  # noqa: F401  (registers the timm models)
 
-__all__ = ['Method', 'check_method', 'get_method', 'list_methods', 'register_method']
+__all__ = [
+    'Method',
+    'check_method',
+    'get_method',
+    'list_methods',
+    'register_method',
+    'without_float16',
+]
 __version__ = '0.1.0'
 
 load_entry_points()

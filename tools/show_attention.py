@@ -151,8 +151,8 @@ def main() -> None:
     loaded = load(args.checkpoint)
     if loaded.method is None:
         head = getattr(loaded.model, 'head', None)
-        what = 'a plain network' if head is None else f'a network with a {type(head).__name__}'
-        raise UserError(f'{args.model} is {what}, without attention to show')
+        kind = '' if head is None else f' with a {type(head).__name__}'
+        raise UserError(f'{args.model} is a plain network{kind}; it has no attention to show')
     if args.views:
         out = draw_views(loaded, paths, args.out)
     else:

@@ -1,0 +1,437 @@
+"""Pictures: what is written in them, their colours, and whose weights they show."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+pytest.importorskip('matplotlib')
+
+from fgplugins.analysis import attention_maps, lettering
+from fgplugins.analysis.attention_maps import draw_attention, draw_images
+from fgplugins.analysis.lettering import shortened
+from fgplugins.cli import check_outputs
+from fgplugins.errors import UserError
+
+NAMES = ('US$10_$5^^', r'a$b$ \frac{1}{2}', '乌鸦 crow', 'tab\tand\nline', 'x' * 200, 'é\udce9')
+
+
+def grey(height: int = 30, width: int = 30) -> np.ndarray:
+    return np.full((height, width, 1), 128, np.uint8)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Every figure that is saved, with what is written in it."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def kept(figure: Figure, path: Path) -> None:
+        figures.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(Figure, 'savefig', kept)
+    return figures
+
+
+class TestNames:
+    @pytest.mark.filterwarnings('error::UserWarning')  # matplotlib's word for a missing letter
+    def test_are_written_as_they_are(self, written: list, tmp_path: Path) -> None:
+        images, maps = [grey()] * len(NAMES), [[np.eye(4)[None]]] * len(NAMES)
+        draw_attention(images, maps, [shortened(n) for n in NAMES], tmp_path / 'a.png')
+        labels = [axis.xaxis.label for axis in written[0].axes if axis.get_xlabel()]
+        assert not any(label.get_parse_math() for label in labels)
+        texts = [''.join(label.get_text().split()) for label in labels]
+        assert texts[:2] == ['US$10_$5^^', r'a$b$\frac{1}{2}']
+        assert texts[2] in ('乌鸦crow', r'\u4e4c\u9e26crow')
+        assert texts[3:] == ['tabandline', f'{"x" * 30}…{"x" * 29}', r'é\udce9']
+
+    def test_no_caption_is_cut_off_or_touches_the_next_row(
+        self, written: list, tmp_path: Path
+    ) -> None:
+        for heads, rows, side in ((12, 3, (30, 30)), (2, 16, (30, 40)), (1, 1, (60, 20))):
+            captions = [' '.join(NAMES[:4]) * 3, 'short', '乌鸦' * 40] * 6
+            titles = [[f'{"name " * 9}\nlevel 1, head {k}' for k in range(heads)]]
+            draw_attention(
+                [grey(*side)] * rows, [[np.random.rand(heads, 4, 4)]] * rows, captions[:rows],
+                tmp_path / 'a.png', max_heads=12, titles=titles,
+            )  # fmt: skip
+            figure = written[-1]
+            boxes = [axis.get_tightbbox() for axis in figure.axes]
+            assert all(b.x0 >= 0 and b.y0 >= 0 for b in boxes)
+            assert all(b.x1 <= figure.bbox.x1 and b.y1 <= figure.bbox.y1 for b in boxes)
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+    def test_letters_that_no_font_has_are_numbers(
+        self,
+        written: list,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(lettering, '_letters_of', lambda path: frozenset(map(chr, range(256))))
+        lettering._say_once.cache_clear()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                draw_images([[grey()]], ['乌 é'], ['image'], tmp_path / 'a.png')
+        assert written[0].axes[0].get_xlabel() == r'\u4e4c é'
+        (line,) = caplog.messages
+        assert '乌' in line and 'install' in line and '\n' not in line
+
+    def test_a_font_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import matplotlib
+        from matplotlib import font_manager
+
+        default = str(font_manager.findfont(font_manager.FontProperties()))
+        serif = str(font_manager.findfont('DejaVu Serif'))
+        has = {default: frozenset('ab'), serif: frozenset('乌')}
+        monkeypatch.setattr(lettering, '_letters_of', lambda path: has.get(str(path), frozenset()))
+        with lettering.lettering(['a乌b']) as write:
+            assert write('a乌b') == 'a乌b'
+            assert matplotlib.rcParams['font.family'][1:] == ['DejaVu Serif']
+
+    def test_what_is_too_long_loses_its_middle(self) -> None:
+        assert shortened('abcdefghij', 10) == 'abcdefghij'
+        assert shortened('abcdefghijk', 10) == 'abcde…hijk'
+        assert shortened('a \n b\tc') == 'a b c'
+
+    def test_plots_of_benchmarks(self, written: list, tmp_path: Path) -> None:
+        from fgplugins.analysis.benchmark import draw_plot
+
+        side = {'median': 1.0, 'macs': 1e9, 'peak_bytes': None}
+        points = [{'size': n, 'first': side, 'second': side} for n in (1, 2)]
+        report = {
+            'title': 'a$b^$', 'first': '$x_', 'second': 'y', 'swept': 'size', 'points': points,
+            'accuracy': [{'name': r'$\z$', 'macs': 1e9, 'accuracy': 50.0}],
+        }  # fmt: skip
+        draw_plot(report, str(tmp_path / 'a.png'))
+        assert written[0].get_suptitle() == 'a$b^$'
+        assert not written[0]._suptitle.get_parse_math()
+
+
+# ------------------------------------------------------------------------- of MMPretrain's networks
+
+
+@pytest.fixture(scope='module')
+def zoo() -> object:
+    pytest.importorskip('fgplugins.zoo_mmpretrain')
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmpretrain')
+    return pytest.importorskip('mmpretrain.registry')
+
+
+PIPELINES = {
+    'bgr': [dict(type='LoadImage')],
+    'opencv': [dict(type='LoadImageFromFile', imdecode_backend='cv2')],
+    'pillow': [dict(type='LoadImageFromFile', imdecode_backend='pillow')],
+    'pil': [
+        dict(type='LoadImage'),
+        dict(type='NumpyToPIL', to_rgb=True),
+        dict(type='PILToNumpy', to_bgr=False),
+    ],
+    'pil and back': [
+        dict(type='LoadImage'),
+        dict(type='NumpyToPIL', to_rgb=True),
+        dict(type='PILToNumpy', to_bgr=True),
+    ],
+}
+
+
+def run_after_training(work: Path, hooks: tuple = (), **given: object) -> list[str]:
+    """What `AttentionMapHook` logs behind a training of no steps."""
+    from fgplugins.zoo_mmpretrain.hooks import AttentionMapHook
+
+    log: list[str] = []
+    logger = SimpleNamespace(info=log.append)
+    runner = SimpleNamespace(val_loop=True, hooks=hooks, work_dir=str(work), logger=logger, **given)
+    AttentionMapHook(num_images=2).after_train(runner)
+    return log
+
+
+def small_model(zoo: object, **changes: object) -> nn.Module:
+    cfg = dict(
+        type='FineGrainedClassifier',
+        backbone=dict(type='ResNet', depth=18, out_indices=(2, 3), frozen_stages=1, norm_eval=True),
+        head=dict(type='GAPHead', num_classes=3),
+        data_preprocessor=dict(type='ClsDataPreprocessor', mean=[0] * 3, std=[255] * 3),
+    )
+    return zoo.MODELS.build({**cfg, **changes})
+
+
+def dataset_of(zoo: object, folder: Path, pipeline: list[dict], colour: str = 'red') -> object:
+    for y in 'abc':
+        (folder / y).mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (64, 64), colour).save(folder / y / 'x.png')
+    steps = [*pipeline, dict(type='PackInputs')]
+    return zoo.DATASETS.build(dict(type='CustomDataset', data_root=str(folder), pipeline=steps))
+
+
+class TestColours:
+    @pytest.mark.parametrize('to_rgb', [True, False])
+    @pytest.mark.parametrize('name', list(PIPELINES))
+    def test_a_red_picture_is_red(
+        self, zoo: object, name: str, to_rgb: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fgplugins.zoo_mmpretrain import hooks
+
+        drawn: list[np.ndarray] = []
+        monkeypatch.setattr(hooks, 'draw_attention', lambda images, *_: drawn.extend(images))
+        dataset = dataset_of(zoo, tmp_path / 'data', PIPELINES[name])
+        model = small_model(zoo)
+        model.data_preprocessor.to_rgb = to_rgb  # whatever the settings suggest
+        wrapped = SimpleNamespace(datasets=[SimpleNamespace(dataset=dataset)])
+        blue_first = name in ('bgr', 'opencv', 'pillow', 'pil and back')
+        assert hooks.dataset_gives_bgr(wrapped, to_rgb) == blue_first
+        loader = SimpleNamespace(dataset=dataset)
+        run_after_training(tmp_path, model=model, val_dataloader=loader)
+        assert [tuple(image[5, 5]) for image in drawn] == [(255, 0, 0)] * 2
+
+    def test_arrays_are_taken_as_the_settings_say(self) -> None:
+        from fgplugins.zoo_mmpretrain.colours import dataset_gives_bgr
+
+        data = SimpleNamespace(pipeline=None, get_data_info=lambda i: {'img': np.zeros((4, 4, 3))})
+        assert [dataset_gives_bgr(data, otherwise) for otherwise in (True, False)] == [True, False]
+
+    def test_pipelines_that_do_not_answer(self) -> None:
+        from fgplugins.zoo_mmpretrain.colours import gives_bgr
+
+        one_channel = {'inputs': torch.zeros(1, 4, 4)}
+        for pipeline in (lambda results: one_channel, lambda results: results['missing']):
+            assert [gives_bgr(pipeline, otherwise) for otherwise in (True, False)] == [True, False]
+
+    def test_floats_are_stretched(self) -> None:
+        from fgplugins.zoo_mmpretrain.colours import as_rgb
+
+        image = as_rgb(torch.tensor([[[-1.0]], [[0.0]], [[1.0]]]), bgr=True)
+        assert image.dtype == np.uint8 and image.tolist() == [[[255, 127, 0]]]
+
+    @pytest.mark.parametrize('name', list(PIPELINES))
+    def test_of_show_attention(self, zoo: object, name: str, tmp_path: Path) -> None:
+        from mmengine.config import Config
+
+        from fgplugins.analysis.loading import load_model
+        from fgplugins.zoo_mmpretrain.running import find_config
+
+        cfg = Config.fromfile(find_config('gap_mobilenetv2_cub'))
+        cfg.test_dataloader.dataset.pipeline = [*PIPELINES[name], dict(type='PackInputs')]
+        cfg.dump(tmp_path / 'c.py')
+        Image.new('RGB', (64, 64), 'red').save(tmp_path / 'x.png')
+        image, _ = load_model(str(tmp_path / 'c.py')).read_image(str(tmp_path / 'x.png'))
+        assert tuple(image[5, 5]) == (255, 0, 0)
+
+
+class TestAfterTraining:
+    def given(self, zoo: object, folder: Path, model: nn.Module) -> dict[str, object]:
+        loader = SimpleNamespace(dataset=dataset_of(zoo, folder / 'data', PIPELINES['bgr']))
+        return {'model': model, 'val_dataloader': loader}
+
+    def test_modes_stay(self, zoo: object, tmp_path: Path) -> None:
+        model = small_model(zoo).train()
+        modes = [m.training for m in model.modules()]
+        assert True in modes and False in modes
+        log = run_after_training(tmp_path, **self.given(zoo, tmp_path, model))
+        assert [m.training for m in model.modules()] == modes
+        assert (tmp_path / 'attention_maps.png').is_file() and '2 test images' in log[0]
+
+    @pytest.mark.parametrize(
+        'changes',
+        [
+            dict(
+                neck=dict(type='CLANNeck', in_channels=(256, 512)),
+                head=dict(type='MultiBranchHead', num_classes=3, in_channels=(256, 512, 512)),
+            ),
+            dict(
+                type='ImageClassifier',
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=512),
+            ),
+        ],
+        ids=['branches', 'zoo'],
+    )
+    def test_heads_without_a_method_are_left_out(
+        self, zoo: object, changes: dict, tmp_path: Path
+    ) -> None:
+        model = small_model(zoo, **changes)
+        log = run_after_training(tmp_path, **self.given(zoo, tmp_path, model))
+        assert log == [
+            f'{changes["head"]["type"]} has no attention, so no attention maps are drawn'
+        ]
+        assert not (tmp_path / 'attention_maps.png').exists()
+
+    def test_a_method_in_a_classifier_of_the_zoo(self, zoo: object, tmp_path: Path) -> None:
+        head = dict(type='GAPHead', num_classes=3, in_channels=[512])
+        model = small_model(zoo, type='ImageClassifier', head=head)
+        run_after_training(tmp_path, **self.given(zoo, tmp_path, model))
+        assert (tmp_path / 'attention_maps.png').is_file()
+
+    def test_what_is_drawn_is_what_was_tested(
+        self, zoo: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With an EMAHook the averaged weights; the model keeps its own."""
+        from mmengine.hooks import EMAHook
+
+        from fgplugins.zoo_mmpretrain import hooks
+
+        given = self.given(zoo, tmp_path, small_model(zoo))
+        model, drawn = given['model'], []
+        monkeypatch.setattr(hooks, 'draw_attention', lambda images, maps, *_: drawn.append(maps))
+        averages = EMAHook()
+        averages.before_run(SimpleNamespace(model=model))
+        run_after_training(tmp_path, **given)
+        with torch.no_grad():
+            model.head.method.classifier.weight.normal_()  # the averages are those of before
+        state = copy.deepcopy(model.state_dict())
+        run_after_training(tmp_path, hooks=(averages,), **given)
+        run_after_training(tmp_path, **given)
+        before, averaged, raw = (np.stack([m[0] for m in maps]) for maps in drawn)
+        assert np.array_equal(before, averaged) and not np.allclose(before, raw)
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+# ----------------------------------------------------------------------------------- show_attention
+
+KWARGS = {'backbone': 'clutter_cnn', 'in_chans': 1, 'num_classes': 3}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """A checkpoint of att2 and an image, for show_attention."""
+    import timm
+
+    torch.save(timm.create_model('att2', **KWARGS).state_dict(), tmp_path / 'a.pth')
+    Image.new('L', (40, 40), 90).save(tmp_path / 'x.png')
+    pairs = [f'{k}={v}' for k, v in KWARGS.items()]
+    return ['show_attention', 'att2', 'a.pth', 'x.png', '--model-kwargs', *pairs]
+
+
+class TestShowAttention:
+    def test_what_cannot_be_is_one_line(
+        self, run_tool: object, arguments: list[str], tmp_path: Path
+    ) -> None:
+        (tmp_path / 'empty').mkdir()
+        (tmp_path / 'broken.png').write_bytes(b'\x89PNG nothing more')
+        for changed, message in (
+            (['--query', 'x.png'], "compat='dp' or mask='sigmoid'"),
+            (['--max-images', '0'], '--max-images 0: must be at least 1'),
+            (['--max-images', '-3'], '--max-images -3: must be at least 1'),
+            (['--max-heads', '0'], '--max-heads 0: must be at least 1'),
+            (['--out', 'no/folder.png'], '--out no/folder.png: there is no folder no'),
+            (['--views'], '--views: Att2 trains on no views'),
+        ):
+            done = run_tool(*arguments, *changed)
+            assert done.returncode == 2 and message in done.stderr, (changed, done.stderr)
+            assert len(done.stderr.strip().splitlines()) == 1
+        for image, message in (
+            ('empty', 'no images in empty'),
+            ('broken.png', 'image broken.png cannot be read'),
+            ('none.png', "image 'none.png' is not there"),
+        ):
+            done = run_tool(*arguments[:3], image, *arguments[4:])
+            assert done.returncode == 2 and message in done.stderr, (image, done.stderr)
+            assert len(done.stderr.strip().splitlines()) == 1
+
+    def test_files_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / 'old.png').touch()
+        monkeypatch.setattr(os, 'access', lambda path, mode: False)
+        for name, place in (('new.png', tmp_path), ('old.png', tmp_path / 'old.png')):
+            with pytest.raises(UserError, match=f'--out .*{name}: no permission to write {place}$'):
+                check_outputs(Namespace(out=str(tmp_path / name)), 'out')
+
+    def test_versus_other_classes(self, tmp_path: Path) -> None:
+        import runpy
+
+        check = runpy.run_path(str(Path(__file__).parent.parent / 'tools' / 'show_attention.py'))[
+            'check_same_classes'
+        ]
+        check(['a', 'b'], ['a', 'b'], 'v.pth')
+        check(None, ['a', 'b'], 'v.pth')
+        for others, there in ((['b', 'a'], "'b'"), (['a', 'c'], "'c'"), (['a'], 'none')):
+            with pytest.raises(UserError, match=f'--versus v.pth: .* is {there}:'):
+                check(['a', 'b'], others, 'v.pth')
+
+    def test_views_of_other_peoples_regularizers(self, tmp_path: Path, run_tool: object) -> None:
+        """One that shows nothing is refused, one that shows three views has three columns."""
+        import timm
+
+        import fgplugins
+        from fgplugins.checking import withdraw
+        from fgplugins.methods import Regularizer
+        from fgplugins.zoo_timm.task import MethodTask
+
+        class Silent(Regularizer):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(()))
+
+            def forward(self, images, features, target, second):  # noqa: ANN001, ANN202
+                return {'mine': self.scale * second(images)[-1].mean()}
+
+        class Showing(Silent):
+            def show(self, images, features):  # noqa: ANN001, ANN202
+                return {name: images[..., ::2, ::2] for name in ('one', '$2', 'three')}
+
+        part = Silent
+
+        @fgplugins.register_method('shower')
+        class Shower(fgplugins.get_method('gap')):
+            def regularizer(self, view_size=None):  # noqa: ANN001, ANN202
+                return part()
+
+        try:
+            Image.new('L', (40, 40), 90).save(tmp_path / 'x.png')
+            pairs = [f'{k}={v}' for k, v in KWARGS.items()]
+            for part in (Silent, Showing):
+                fgplugins.check_method(Shower)
+                task = MethodTask(timm.create_model('shower', **KWARGS), verbose=False)
+                torch.save(task.get_checkpoint_state(), tmp_path / 'a.pth')
+                done = run_tool(
+                    'show_attention', 'shower', 'a.pth', 'x.png', '--views', '--model-kwargs',
+                    *pairs, '--out', 'v.png',
+                )  # fmt: skip
+                if part is Silent:
+                    assert done.returncode == 2
+                    assert '--views: Shower trains on no views of the image' in done.stderr
+            assert done.returncode == 0, done.stderr
+            assert Image.open(tmp_path / 'v.png').width == 4 * 144
+            Showing.show = lambda self, images, features: [images]
+            with pytest.raises(TypeError, match='show gives a list'):
+                fgplugins.check_method(Shower)
+            part = nn.Identity
+            with pytest.raises(TypeError, match='regularizer gives Identity, it must give'):
+                fgplugins.check_method(Shower)
+        finally:
+            withdraw('shower')
+
+    def test_looking_leaves_the_model_as_it_was(self, arguments: list[str], tmp_path: Path) -> None:
+        from fgplugins.analysis.loading import load_model
+
+        pairs = [f'{k}={v}' for k, v in KWARGS.items()]
+        loaded = load_model('att2', str(tmp_path / 'a.pth'), pairs)
+        loaded.model.train()
+        frozen = next(m for m in loaded.model.modules() if isinstance(m, nn.BatchNorm2d))
+        frozen.eval()
+        modes = [m.training for m in loaded.model.modules()]
+        state = copy.deepcopy(loaded.model.state_dict())
+        loaded.look(torch.randn(1, 1, 40, 40))
+        assert [m.training for m in loaded.model.modules()] == modes and not frozen.training
+        assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
+
+
+def test_rows_are_as_high_as_their_images() -> None:
+    assert attention_maps._ratio([grey(20, 40), grey(10, 40)]) == 0.5
+    assert attention_maps._ratio([grey(80, 40)]) == 1
