@@ -631,7 +631,7 @@ class TestTrainingOnly:
         assert_one_error(
             run_tool('deploy', 'siou', 'a.pth', *arguments, '--out', 'a.pth'), 'checkpoint itself'
         )
-        assert_one_error(run_tool('deploy', 'resnet10t', 'a.pth'), 'Missing key')
+        assert_one_error(run_tool('deploy', 'resnet10t', 'a.pth'), 'is of another model: it lacks')
 
     @pytest.mark.parametrize('method', ['siou', 'art', 'warn'])
     def test_deploying_a_timm_model(self, run_tool: object, method: str, tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ class MethodTask(_NamedClasses, TrainingTask):
             return list(step.parameters())
         names = getattr(step.model, 'pretrained_cfg', {}).get('classifier') or ()
         heads = tuple(f'model.{n}.' for n in ([names] if isinstance(names, str) else names))
+        heads += ('regularizer.',)  # it classifies, too
         return [p for name, p in step.named_parameters() if not name.startswith(heads)]
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
