@@ -265,6 +265,19 @@ def test_other_classes_are_refused(
     assert "class 2 is 'eagle' of 3 in the one, none of 2" in line
 
 
+def test_weights_of_other_classes_are_not_shown_beside(
+    folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    other = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    other['meta']['dataset_meta']['classes'] = ('crow', 'dove', 'eagle')
+    torch.save(other, tmp_path / 'other.pth')
+    done = run_tool(
+        'show_attention', str(folder / 'gap.py'), str(trained / 'epoch_1.pth'),
+        str(folder / 'data/test'), '--versus', 'other.pth',
+    )  # fmt: skip
+    assert "--versus other.pth have other classes: class 1 is 'duck'" in error_of(done)
+
+
 def test_classes_in_another_order_are_mapped(
     folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
 ) -> None:

@@ -352,18 +352,6 @@ class TestShowAttention:
             with pytest.raises(UserError, match=f'--out .*{name}: no permission to write {place}$'):
                 check_outputs(Namespace(out=str(tmp_path / name)), 'out')
 
-    def test_versus_other_classes(self, tmp_path: Path) -> None:
-        import runpy
-
-        check = runpy.run_path(str(Path(__file__).parent.parent / 'tools' / 'show_attention.py'))[
-            'check_same_classes'
-        ]
-        check(['a', 'b'], ['a', 'b'], 'v.pth')
-        check(None, ['a', 'b'], 'v.pth')
-        for others, there in ((['b', 'a'], "'b'"), (['a', 'c'], "'c'"), (['a'], 'none')):
-            with pytest.raises(UserError, match=f'--versus v.pth: .* is {there}:'):
-                check(['a', 'b'], others, 'v.pth')
-
     def test_views_of_other_peoples_regularizers(self, tmp_path: Path, run_tool: object) -> None:
         """One that shows nothing is refused, one that shows three views has three columns."""
         import timm

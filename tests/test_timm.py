@@ -564,7 +564,9 @@ class TestLauncher:
         assert saved.arguments == {'num_classes': 3, 'backbone': 'test_resnet'}
         assert trained('--data-dir', root, '--resume', last) == '9 6'
         other = str(folder(tmp_path / 'b', {'train': 1, 'test': 1}, ('crow', 'dove', 'eagle')))
-        with pytest.raises(UserError, match=r"class 1 is 'duck' in checkpoint .* and 'dove' in"):
+        with pytest.raises(
+            UserError, match=r"checkpoint .* class 1 is 'duck' of 3 in the one, 'dove'"
+        ):
             trained('--data-dir', other, '--resume', last)
         with pytest.raises(UserError, match="is of 'warn', not of 'gap'"):
             trained('--data-dir', root, '--resume', last, model='gap')

@@ -13,7 +13,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
 import inspect
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from fgplugins.analysis.lettering import shortened
 from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
 from fgplugins.cli import check_outputs, main_guard, one_line
 from fgplugins.data import images
+from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
 
 
@@ -95,18 +95,6 @@ def class_name(loaded: LoadedModel, label: int) -> str:
     return shortened(loaded.classes[label]) if loaded.classes else f'class {label}'
 
 
-def check_same_classes(own: list[str] | None, others: list[str] | None, versus: str) -> None:
-    """Refuse to compare weights of other classes, or of the same in another order."""
-    pairs = itertools.zip_longest(own or [], others or [])
-    differing = [(a, b) for a, b in pairs if a != b] if own and others else []
-    if differing:
-        here, there = (repr(name) if name is not None else 'none' for name in differing[0])
-        raise UserError(
-            f'--versus {versus}: its classes differ, the first where the checkpoint has {here} is '
-            f'{there}: give weights of the same classes in the same order'
-        )
-
-
 def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
     """What the user wants to look through or at, for methods that can be asked."""
     asked: dict[str, object] = {}
@@ -162,7 +150,9 @@ def main() -> None:
             alike = files[0].stem == files[1].stem
             names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
             other = load(args.versus)
-            check_same_classes(loaded.classes, other.classes, args.versus)
+            if loaded.classes and other.classes:
+                owners = f'checkpoint {args.checkpoint}', f'--versus {args.versus}'
+                check_same_classes(loaded.classes, other.classes, *owners)
             pairs = zip(names, (other, loaded), strict=True)
             models = [(f'{shortened(name)}\n', model) for name, model in pairs]
         out = draw_maps(models, paths, args)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from timm.data.dataset_factory import _search_split
 from timm.data.readers.class_map import load_class_map
 from timm.data.readers.reader import Reader
 
+from fgplugins.data.classes import check_same_classes
+from fgplugins.data.images import read_image
 from fgplugins.data.layouts import Split, read_split
 from fgplugins.errors import UserError
 
-__all__ = ['RunData', 'SplitDataset', 'check_class_names']
+__all__ = ['RunData', 'SplitDataset']
 
 TRAIN = ('train', 'training')
 VALIDATION = ('val', 'valid', 'validation', 'eval', 'evaluation')
@@ -73,8 +74,6 @@ class SplitDataset(ImageDataset):
         super().__init__(root, reader=_SplitReader(split, Path(root)), input_img_mode=mode)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        from fgplugins.data.images import read_image
-
         image, target = self.reader[index]
         mode = self.input_img_mode
         if isinstance(image, str):
@@ -83,27 +82,6 @@ class SplitDataset(ImageDataset):
         image = image if image.mode == mode else image.convert(mode)
         image = image if self.transform is None else self.transform(image)
         return image, target if self.target_transform is None else self.target_transform(target)
-
-
-def check_class_names(there: Sequence[str], here: Sequence[str], what: str, data: str) -> None:
-    """Refuse classes that are not the same in the same order.
-
-    Args:
-        there: names of what exists already.
-        here: names that the data have.
-        what: what ``there`` is of.
-        data: what ``here`` is of.
-
-    Raises:
-        UserError: naming the first that differs.
-    """
-    for label, (old, new) in enumerate(zip(there, here, strict=False)):
-        if old != new:
-            raise UserError(f'class {label} is {old!r} in {what} and {new!r} in {data}')
-    if len(there) != len(here):
-        more, fewer = (what, data) if len(there) > len(here) else (data, what)
-        name = max(there, here, key=len)[min(len(there), len(here))]
-        raise UserError(f'class {name!r} of {more} is not in {fewer}')
 
 
 class RunData:
@@ -149,7 +127,7 @@ class RunData:
             return self._timms_own(folder, split, error, kwargs)
         found = _mapped(found, kwargs.get('class_map'), folder)
         if self.classes is not None:
-            check_class_names(self.classes, found.classes, self.root, f'the {split} split')
+            check_same_classes(self.classes, found.classes, self.root, f'its {split} split')
         self.classes, self.root = list(found.classes), str(folder)
         counts = f'{len(found.labels)} images of {len(found.classes)} classes'
         for note in (counts, *getattr(found, 'notes', ())):

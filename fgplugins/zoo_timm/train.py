@@ -26,10 +26,11 @@ from torch import nn
 
 import fgplugins  # noqa: F401  (registers the models)
 from fgplugins.cli import main_guard
+from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
 from fgplugins.zoo_timm.checkpoints import check_method, check_weights, read_checkpoint
 from fgplugins.zoo_timm.composed import ComposedModel
-from fgplugins.zoo_timm.data import RunData, check_class_names
+from fgplugins.zoo_timm.data import RunData
 from fgplugins.zoo_timm.task import classification_task
 
 __all__ = ['main']
@@ -56,7 +57,7 @@ def _resume(
     if isinstance(model, ComposedModel):
         check_method(saved, model.method_name)
     if saved.classes and data.classes:
-        check_class_names(saved.classes, data.classes, f'checkpoint {path!r}', data.root)
+        check_same_classes(saved.classes, data.classes, f'checkpoint {path!r}', data.root)
     check_weights(model, saved)
     try:
         return resume(task, path, *args, **kwargs)
