@@ -29,6 +29,7 @@ __all__ = [
     'decode_image',
     'find_images',
     'find_unreadable',
+    'is_clutter',
     'is_image',
     'read_image',
     'shown',
@@ -67,7 +68,8 @@ CLUTTER = frozenset(
     )
 )
 CLUTTER_FILES = frozenset(('desktop.ini', 'ehthumbs.db', 'icon\r', 'thumbs.db'))
-HEADERS_ONLY_ABOVE = 50_000  # images: decoding more than these takes many minutes
+HEADERS_ONLY_ABOVE = 50_000  # images: decoding more than these takes minutes
+CHUNK = 256  # images between two reports of progress
 TURNS = {  # EXIF's orientation -> how to turn the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,7 +125,7 @@ def is_image(path: str | os.PathLike) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _is_picture(name: str) -> bool:
+def _is_picture(name: str | os.PathLike) -> bool:
     """Whether a suffix is an image's, decodable here or not."""
     suffix = Path(name).suffix.lower()
     return suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES | CONVERTED_SUFFIXES
@@ -185,18 +187,17 @@ def check_decodable(paths: Iterable[str | os.PathLike]) -> None:
     Raises:
         UserError: with their number, the first of them and what to do.
     """
-    wrong = [path for path in paths if not is_image(path)]
+    wrong = [path for path in paths if _is_picture(path) and not is_image(path)]
     heif = [path for path in wrong if Path(path).suffix.lower() in HEIF_SUFFIXES]
     if heif:
         raise UserError(
-            f'{len(heif)} images are HEIC, as {shown(heif[0])}: pip install pillow-heif, or '
+            f'images in HEIC: {len(heif)}, as {shown(heif[0])}: pip install pillow-heif, or '
             'convert them to JPEG'
         )
     if wrong:
-        suffix = Path(wrong[0]).suffix
         raise UserError(
-            f'{len(wrong)} images cannot be decoded, as {shown(wrong[0])}: convert '
-            f'{suffix or "them"} to PNG or JPEG'
+            f'images that cannot be decoded: {len(wrong)}, as {shown(wrong[0])}: convert '
+            f'{Path(wrong[0]).suffix} to PNG or JPEG'
         )
 
 
@@ -286,6 +287,10 @@ def _reason(error: Exception) -> str:
     return shown(text or type(error).__name__)
 
 
+def _refusal(name: object, reason: str) -> str:
+    return f'image {shown(name)} cannot be read: {reason}; replace or remove it'
+
+
 def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
     """The pixels of an image file's content.
 
@@ -304,9 +309,7 @@ def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
         with _open(io.BytesIO(content)) as image:
             return _to_bytes(image, mode)
     except Exception as error:
-        raise UserError(
-            f'image {shown(name)} cannot be read: {_reason(error)}; replace or remove it'
-        ) from None
+        raise UserError(_refusal(name, _reason(error))) from None
 
 
 def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
@@ -314,7 +317,7 @@ def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f'image {shown(path)} cannot be read: {_reason(error)}') from None
+        raise UserError(_refusal(path, _reason(error))) from None
     return decode_image(content, path, mode)
 
 
@@ -331,7 +334,7 @@ def find_unreadable(
 
     Args:
         paths: the image files.
-        progress: called with the number of images seen and of all.
+        progress: called now and then with the number of images seen and of all.
 
     Returns:
         (path, reason) of each unreadable one.
@@ -355,11 +358,12 @@ def find_unreadable(
 
     found = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for done, (name, text) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
-            if text is not None:
-                found.append((name, text))
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            reasons = zip(chunk, pool.map(reason, chunk), strict=True)
+            found += [(name, text) for name, text in reasons if text is not None]
             if progress is not None:
-                progress(done, len(names))
+                progress(start + len(chunk), len(names))
     return found
 
 
@@ -379,13 +383,15 @@ def check_readable(*data: Any, progress: Callable[[int, int], None] | None = Non
 
     Args:
         *data: data sets of MMPretrain, wrapped or not, or iterables of paths.
-        progress: called with the number of images seen and of all.
+        progress: as of `find_unreadable`.
 
     Raises:
         UserError: with the number of unreadable images, and the first ones and their reasons.
     """
     paths = list(dict.fromkeys(path for one in data for path in _paths(one)))
     wrong = find_unreadable(paths, progress)
+    if len(wrong) == 1:
+        raise UserError(_refusal(*wrong[0]))
     if wrong:
         first = '; '.join(f'{shown(path)}: {reason}' for path, reason in wrong[:5])
         more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
