@@ -268,7 +268,7 @@ class TestFloat16:
     @pytest.mark.slow
     @pytest.mark.parametrize('side', [14, 28])
     def test_wide_maps(self, name: str, options: dict, side: int) -> None:
-        self.compare(Float16(name, options, (512, 1024, 2048), side))
+        self.compare(Float16(name, options, (256, 512, 1024), side))
 
 
 def test_float16_weights_stay_and_bfloat16_is_left_alone() -> None:
