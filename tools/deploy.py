@@ -14,6 +14,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
+import shlex
 from pathlib import Path
 
 import torch
@@ -45,16 +46,12 @@ def main() -> None:
     loaded = load_model(args.model, args.checkpoint, args.model_kwargs, args.cfg_options)
     if loaded.config is None:
         from fgplugins.zoo_timm import ComposedModel
-        from fgplugins.zoo_timm.deploy import deploy
+        from fgplugins.zoo_timm.deploy import deploy, deployed_checkpoint
 
         if not isinstance(loaded.model, ComposedModel):
             raise UserError(f'{args.model} is a plain network; there is nothing to strip')
         model, architecture, arguments = deploy(loaded.model)
-        content = {
-            'arch': architecture,
-            'model_args': arguments,
-            'state_dict': model.state_dict(),
-        }
+        content = deployed_checkpoint(model, architecture, arguments, loaded.classes, loaded.data)
         given = ', '.join(f'{k}={v!r}' for k, v in arguments.items())
         use = f'timm.create_model({architecture!r}, {given}, checkpoint_path={str(out)!r})'
     else:
@@ -65,7 +62,8 @@ def main() -> None:
         content = {'meta': meta, 'state_dict': model.state_dict()}
         config = out.with_suffix('.py')
         shipped.dump(config)
-        use = f'python tools/test.py {config} {out} --data-root <folder of the data>'
+        use = shlex.join(['python', 'tools/test.py', str(config), str(out)])
+        use += ' --data-root <folder of the data>'
     torch.save(content, out)
     parameters = sum(p.numel() for p in model.parameters())
     print(f'{type(model).__name__}, {parameters:,} parameters, scores equal bit for bit: {out}')
