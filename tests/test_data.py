@@ -364,7 +364,7 @@ def test_what_systems_leave_behind_does_not_count(tmp_path: Path, name: str) -> 
     for split in ('train', 'test'):
         found = read_split(str(root), split)
         assert (found.classes, found.labels) == (['crow', 'duck'], [0, 0, 1, 1])
-        assert found.notes == [f'{split}: 4 images of 2 classes, 2 to 2 each']
+        assert found.notes == [f'{split}: 4 images of 2 classes, 2 each']
     assert len(find_images(root)) == 8
 
 

@@ -232,8 +232,9 @@ def test_terms_are_means_over_images(method: str) -> None:
     with torch.no_grad():  # as the runner tests
         found = evaluation.mean_terms(model, (default_collate(b) for b in batches))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters()) and not model.training
+    assert all(p.grad is None for p in model.parameters()) and model.training
 
+    model.eval()
     expected: dict[str, float] = {}
     for batch in batches:
         data = model.data_preprocessor(default_collate(batch))

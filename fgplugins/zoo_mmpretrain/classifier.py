@@ -153,9 +153,8 @@ def _build_backbone(settings: dict) -> nn.Module:
         levels, name = settings.get('out_indices'), settings.get('model_name')
         if name is None or levels is None:
             raise
-        import timm
-
-        count = len(timm.create_model(name, num_classes=0).feature_info)
+        whole = {k: v for k, v in settings.items() if k not in ('out_indices', 'pretrained')}
+        count = len(MMPRETRAIN_MODELS.build(whole).timm_model.feature_info.channels())
         raise ValueError(
             f'{name} has {count} levels, 0 to {count - 1}; out_indices={tuple(levels)}: give '
             f'out_indices={tuple(range(count - len(levels), count))}'
