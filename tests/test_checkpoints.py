@@ -130,6 +130,12 @@ def plant(folder: Path) -> list[Path]:
         'backbone': f"dict(type='ImageClassifier', backbone={system})",
         'scope': "dict(type='ImageClassifier', backbone=dict(type='planted.Net'))",
         'exec': """dict(type='builtins.exec', source="open('ran', 'w')")""",
+        'runner': "dict(type='mmengine.runner.runner.Runner', model=dict(), work_dir='ran')",
+        'writer': "dict(type='mmengine.visualization.vis_backend.LocalVisBackend', save_dir='ran')",
+        'reader': (
+            "dict(type='ImageClassifier', backbone=dict(type='CLIPGenerator', "
+            f"tokenizer_path={str(folder / 'pickle.pth')!r}))"
+        ),
     }  # fmt: skip
     configs = {name: f'model = {text}\n' for name, text in types.items()}
     configs['statement'] = (
@@ -222,6 +228,50 @@ def test_literals_are_what_mmengine_writes() -> None:
     ):
         with pytest.raises(ValueError, match='line 1'):
             read_literals(wrong)
+
+
+def test_a_pipeline_of_a_checkpoint_is_not_built(
+    trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    """A transform that is registered evaluates what it is given; of steps only sizes are read."""
+    content = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    evil = (
+        "dict(type='torchvision/ConvertImageDtype', "
+        """dtype="float32 if open('ran', 'w') else 1"), """
+    )
+    text = content['meta']['cfg'].replace('pipeline=[', f'pipeline=[{evil}')
+    content['meta']['cfg'] = text
+    torch.save(content, tmp_path / 'a.pth')
+    done = run_tool('get_flops', 'a.pth')
+    assert done.returncode == 0 and 'input 3 x 32 x 32' in done.stdout, done.stderr
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        ('meta', [1]),
+        ('meta.dataset_meta', [1, 2]),
+        ('meta.dataset_meta.classes', 3),
+        ('meta.epoch', 'x'),
+        ('message_hub', 'x'),
+        ('optimizer', 'x'),
+        ('state_dict', [1]),
+        ('state_dict', {1: 2}),
+    ],
+)
+def test_a_damaged_checkpoint_names_the_entry(
+    trained: Path, tmp_path: Path, place: str, value: object
+) -> None:
+    content = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    *path, last = place.split('.')
+    inner = content
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=rf'is damaged: {place} is '):
+        read_checkpoint(str(tmp_path / 'a.pth'))
 
 
 def test_a_checkpoint_is_enough_for_reports(trained: Path, run_tool: Callable) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,7 @@ def _from_timm(
         if checkpoint:
             checkpoints.check_weights(model, saved)
             model.load_state_dict(saved.weights)
+        check_names(saved.classes, getattr(model, 'num_classes', None), checkpoint)
         data = checkpoints.data_config(model, saved.data, size)
     except UserError:
         raise
@@ -256,6 +258,23 @@ def _views(
     return views
 
 
+def check_names(classes: Sequence[str] | None, count: int | None, checkpoint: str | None) -> None:
+    """Refuse names of classes that are not those of a model's scores.
+
+    Raises:
+        UserError: if there are more or fewer of them, or one stands twice.
+    """
+    if not classes:
+        return
+    twice, times = Counter(classes).most_common(1)[0]
+    if times > 1:
+        raise UserError(f'checkpoint {checkpoint!r} is damaged: its class {twice!r} stands twice')
+    if count is not None and count != len(classes):
+        raise UserError(
+            f'checkpoint {checkpoint!r} is of {len(classes)} classes, the model has {count}'
+        )
+
+
 def _from_config(
     name: str, checkpoint: str | None, options: dict[str, object], training_only: bool
 ) -> LoadedModel:
@@ -300,12 +319,16 @@ def load_classifier(
     from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
     from fgplugins.zoo_mmpretrain.settings import drop_pretrained, leaf_datasets, short_type
 
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError(f'{name}: model={cfg.get("model")!r}: must be a dict with a type')
     if short_type(cfg.model) == FineGrainedClassifier.__name__:
         cfg.model.deployed = not training_only
     if checkpoint:
         drop_pretrained(cfg.model)  # the checkpoint has all of its own
     model = running.check_model(cfg)
     model.eval()
+    head = getattr(model, 'head', None)
+    check_names(classes, getattr(head, 'num_classes', None), checkpoint)
     if checkpoint:
         weights = checkpoints.weights_of(checkpoints.check_checkpoint(checkpoint, model))
         model.load_state_dict(weights, strict=isinstance(model, FineGrainedClassifier))
@@ -314,20 +337,23 @@ def load_classifier(
     if not loader:
         raise UserError(f'{name}: the config has neither test_dataloader nor val_dataloader')
     pipeline_cfg = leaf_datasets(loader.dataset)[0].pipeline
-    with running.user_errors('test pipeline'):
-        pipeline = Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
+
+    @functools.cache
+    def pipeline() -> Compose:
+        with running.user_errors('test pipeline'):
+            return Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
 
     def read_image(path: str) -> tuple[np.ndarray, Tensor]:
-        packed = pipeline({'img_path': str(path)})
+        packed = pipeline()({'img_path': str(path)})
         batch = {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
         inputs = model.data_preprocessor(batch, training=False)['inputs']
         return as_rgb(packed['inputs'], blue_first()), inputs
 
     @functools.cache
     def blue_first() -> bool:
-        return gives_bgr(pipeline, bool(model.data_preprocessor.to_rgb))
+        return gives_bgr(pipeline(), bool(model.data_preprocessor.to_rgb))
 
-    has_method = isinstance(getattr(model, 'head', None), MethodHead)
+    has_method = isinstance(head, MethodHead)
 
     def features(inputs: Tensor) -> list[Tensor]:
         return list(model.head.pre_logits(model.extract_feat(inputs)))

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.model.weight_init import BaseInit
 from mmengine.registry import root as root_registries
+from mmpretrain import registry as zoo
 from torch import Tensor, nn
 
 from fgplugins.cli import one_line
 from fgplugins.errors import UserError
+from fgplugins.zoo_mmpretrain import registry as ours
 from fgplugins.zoo_mmpretrain.classifier import TRAINING_ONLY, FineGrainedClassifier
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 
@@ -31,11 +34,25 @@ __all__ = [
     'weights_of',
 ]
 
-# what a model is rebuilt and tested with; the rest of a saved config is of no use to a reader
-KEPT_SECTIONS = ('model', 'data_preprocessor', 'test_dataloader')
 SCOPES = ('mmengine', 'mmpretrain', 'mmcls', 'fgplugins')
+# where the parts of a classifier come from; other registered classes may read files, or run them
+ROOMS = (
+    'fgplugins.',
+    'mmcv.cnn.',
+    'mmengine.model.',
+    'mmpretrain.models.backbones.',
+    'mmpretrain.models.classifiers.',
+    'mmpretrain.models.heads.',
+    'mmpretrain.models.losses.',
+    'mmpretrain.models.necks.',
+    'mmpretrain.models.utils.data_preprocessor',
+    'mmpretrain.models.utils.batch_augments',
+    'mmpretrain.models.utils.norm',
+    'torch.nn.',
+)
 # settings that would import modules or fetch code
 CODE_KEYS = ('custom_imports', 'trust_remote_code')
+SIZES = ('crop_size', 'scale')  # of the steps of a pipeline
 
 
 # ------------------------------------------------------------------------------------ reading files
@@ -102,7 +119,38 @@ def read_checkpoint(path: str) -> dict:
         raise UserError(f'checkpoint {path!r} cannot be read: {one_line(error)[:200]}') from None
     if not isinstance(checkpoint, dict):
         raise UserError(f'checkpoint {path!r} holds a {type(checkpoint).__name__}, not weights')
+    _check_shape(checkpoint, path)
     return checkpoint
+
+
+def _check_shape(checkpoint: dict, path: str) -> None:
+    """Refuse entries that are not what mmengine puts there.
+
+    Raises:
+        UserError: naming the entry.
+    """
+    meta = checkpoint.get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    names = data.get('classes') if isinstance(data, dict) else None
+    weights = checkpoint.get('state_dict', checkpoint)
+    demands = [
+        ('meta', meta, meta is None or isinstance(meta, dict)),
+        ('meta.dataset_meta', data, data is None or isinstance(data, dict)),
+        ('meta.dataset_meta.classes', names, names is None or isinstance(names, (list, tuple))),
+        (
+            'state_dict',
+            weights,
+            isinstance(weights, dict) and all(isinstance(key, str) for key in weights),
+        ),
+    ]
+    for key in ('message_hub', 'optimizer'):
+        demands.append((key, checkpoint.get(key), isinstance(checkpoint.get(key, {}), dict)))
+    for key in ('epoch', 'iter'):
+        number = (meta if isinstance(meta, dict) else {}).get(key, 0)
+        demands.append((f'meta.{key}', number, type(number) is int and number >= 0))
+    for place, value, right in demands:
+        if not right:
+            raise UserError(f'checkpoint {path!r} is damaged: {place} is {value!r:.60}')
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
@@ -190,31 +238,55 @@ def _settings(checkpoint: dict) -> dict[str, Any] | None:
 
 
 def saved_config(checkpoint: dict, path: str) -> Config | None:
-    """The config that a checkpoint carries: its model and test data; None if it carries none.
+    """The config that a checkpoint carries: its model, and the size of its images; None without.
 
-    Nothing of it is executed, and only what is registered already can be named in it.
+    Nothing of it is executed, and only parts of classifiers that are registered already can be
+    named in it. Of its test pipeline the sizes are kept, for reports.
 
     Raises:
-        UserError: if it holds more than data, or names something that is not registered.
+        UserError: if it holds more than data, or names something else.
     """
     try:
         settings = _settings(checkpoint)
         if settings is None:
             return None
-        kept = {key: settings[key] for key in KEPT_SECTIONS if settings.get(key)}
+        kept = {key: settings.get(key) or {} for key in ('model', 'data_preprocessor')}
         _check_harmless(kept)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        if not isinstance(kept['model'], dict):
+            raise ValueError(f'it has model={kept["model"]!r}')
+        kept['test_dataloader'] = {'dataset': {'type': 'FineGrainedImages', 'pipeline': []}}
+        kept['test_dataloader']['dataset']['pipeline'] = _sizes(settings.get('test_dataloader'))
+    except (TypeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise UserError(
             f'checkpoint {path!r}: its config is not read, since {one_line(error)}: name the '
             f'config itself, and pass --checkpoint {path!r}'
         ) from None
     scope = settings.get('default_scope')
     kept['default_scope'] = scope if scope in SCOPES else 'mmpretrain'
-    return Config(kept)
+    return Config({key: value for key, value in kept.items() if value})
+
+
+def _sizes(settings: object) -> list[dict[str, Any]]:
+    """The steps of the pipelines inside settings that have a size, without all else."""
+    if isinstance(settings, (list, tuple)):
+        return [step for part in settings for step in _sizes(part)]
+    if not isinstance(settings, dict):
+        return []
+    own = {
+        key: settings[key]
+        for key in SIZES
+        if isinstance(settings.get(key), int)
+        or (
+            isinstance(settings.get(key), (list, tuple))
+            and all(isinstance(side, int) for side in settings[key])
+        )
+    }
+    inner = [step for value in settings.values() for step in _sizes(value)]
+    return [own, *inner] if own else inner
 
 
 def _check_harmless(settings: object) -> None:
-    """Refuse settings that would run more than the constructors that are registered.
+    """Refuse settings that would run more than the constructors of a classifier's parts.
 
     mmengine takes a type that it does not know for the path of any object, and imports it.
 
@@ -229,36 +301,34 @@ def _check_harmless(settings: object) -> None:
                 raise ValueError(f'it names {key}={value!r}')
             if key == '_scope_' and value not in SCOPES:
                 raise ValueError(f'it names the scope {value!r}')
-            if key == 'type' and not _is_registered(value):
-                raise ValueError(f'it names {value!r}, which is not registered')
+            if key == 'type' and value != 'Pretrained' and not _is_a_part(value):
+                raise ValueError(f'it names {value!r}, which is no registered part of a classifier')
             _check_harmless(value)
     elif isinstance(settings, (list, tuple)):
         for value in settings:
             _check_harmless(value)
 
 
-def _is_registered(name: str) -> bool:
-    """Whether a type is in one of the zoos' registries: by its name, or by its own path."""
+def _is_a_part(name: str) -> bool:
+    """Whether a type is a registered part of a classifier: by its name, or by its own path."""
     scope, _, plain = name.rpartition('.')
-    found = list(_registered_items())
-    if scope in ('', *SCOPES) and any(known == plain for known, _ in found):
-        return True
-    target = getattr(sys.modules.get(scope), plain, None)  # looked up, never imported
-    return target is not None and any(item is target for _, item in found)
+    known = dict(_models())
+    if scope in ('', *SCOPES):
+        found = known.get(plain)
+    else:
+        found = getattr(sys.modules.get(scope), plain, None)  # looked up, never imported
+        found = found if any(item is found for item in known.values()) else None
+    return str(getattr(found, '__module__', '')).startswith(ROOMS) or (
+        isinstance(found, type) and issubclass(found, BaseInit)
+    )
 
 
-def _registered_items() -> Iterator[tuple[str, object]]:
-    import mmpretrain.registry as zoo
-
-    from fgplugins.zoo_mmpretrain import registry as ours
-
-    seen: set[int] = set()
+def _models() -> Iterator[tuple[str, object]]:
+    """What is registered as a model, or as a way to initialise one."""
     for place in (root_registries, zoo, ours):
         for registry in vars(place).values():
-            modules = getattr(registry, 'module_dict', None)
-            if isinstance(modules, dict) and id(modules) not in seen:
-                seen.add(id(modules))
-                yield from modules.items()
+            if getattr(registry, 'name', None) in ('model', 'weight initializer'):
+                yield from registry.module_dict.items()
 
 
 def _saved_head(checkpoint: dict) -> str | None:

@@ -28,6 +28,7 @@ from fgplugins.data.images import check_readable
 from fgplugins.data.layouts import has_validation
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.modes import in_testing
+from fgplugins.zoo_mmpretrain.checkpoints import harmless_checkpoints
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.settings import (
     check_overrides,
@@ -374,7 +375,7 @@ def check_model(cfg: Config) -> nn.Module:
     model_cfg = ConfigDict(cfg.model.to_dict())
     if cfg.get('data_preprocessor'):
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with user_errors('model'):
+    with harmless_checkpoints(), user_errors('model'):
         return MODELS.build(model_cfg)
 
 

@@ -34,6 +34,16 @@ ARGUMENTS = {
     'bn_eps': 'bn_eps',
 }
 PREPROCESSING = ('mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+# arguments that name where weights come from: a checkpoint has its own
+SOURCES = (
+    'backbone_checkpoint',
+    'backbone_pretrained',
+    'cache_dir',
+    'checkpoint_path',
+    'pretrained',
+    'pretrained_cfg',
+    'pretrained_cfg_overlay',
+)
 
 
 @dataclass
@@ -61,7 +71,10 @@ class SavedModel:
 
 def _class_names(content: dict[str, Any], args: dict[str, Any]) -> list[str] | None:
     names = content.get('class_names') or content.get('classes')
+    if isinstance(names, dict) and all(isinstance(label, int) for label in names.values()):
+        names = sorted(names, key=names.get)  # class_to_idx
     if names:
+        _demand('class_names', names, isinstance(names, list | tuple))
         return [str(name) for name in names]
     path = str(args.get('class_map') or '')
     folder = str(args.get('data_dir') or '')
@@ -89,27 +102,68 @@ def read_checkpoint(path: str) -> SavedModel:
         raise UserError(f'checkpoint {path!r} cannot be read: {reason[:200]}') from None
     if not isinstance(content, dict):
         raise UserError(f'checkpoint {path!r} holds a {type(content).__name__}, no weights by name')
+    try:
+        return _saved_model(path, content)
+    except UserError as error:
+        raise UserError(f'checkpoint {path!r} is damaged: {error}') from None
+
+
+def _demand(place: str, value: object, right: bool) -> None:
+    if not right:
+        raise UserError(f'{place} is {value!r:.60}')
+
+
+def _saved_model(path: str, content: dict[str, Any]) -> SavedModel:
+    """The entries of a checkpoint, each of its kind.
+
+    Raises:
+        UserError: naming the one that is not.
+    """
     averaged = content.get('state_dict_ema') is not None
     keys = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm's own order
     weights = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
+    _demand('its weights', weights, all(isinstance(key, str) for key in weights))
     args = content.get('args') or {}
-    args = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
+    args = vars(args) if isinstance(args, argparse.Namespace) else args
+    arch = content.get('arch')
+    _demand('arch', arch, arch is None or isinstance(arch, str))
+    own, prepared = content.get('model_args') or {}, content.get('data_config') or {}
+    given = (args.get('model_kwargs') if isinstance(args, dict) else None) or {}
+    for place, value in (
+        ('args', args),
+        ('args.model_kwargs', given),
+        ('model_args', own),
+        ('data_config', prepared),
+    ):
+        _demand(place, value, isinstance(value, dict))
     arguments = {name: args[key] for name, key in ARGUMENTS.items() if args.get(key) is not None}
     size = args.get('input_size')  # (channels, height, width)
+    _demand('args.input_size', size, size is None or (_is_size(size) and len(size) == 3))
     if size is not None:
         arguments.setdefault('in_chans', size[0])
     data = {key: args[key] for key in PREPROCESSING if args.get(key)}
     size = size[1:] if size is not None else args.get('img_size')
-    data = {**data, **({'img_size': size} if size else {}), **(content.get('data_config') or {})}
+    data = {**data, **({'img_size': size} if size else {}), **prepared}
+    for key in ('mean', 'std'):
+        values = data.get(key)
+        right = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
+        _demand(key, values, values is None or right)
+    _demand('img_size', data.get('img_size'), _is_size(data.get('img_size', 1)))
+    arguments = {**arguments, **given, **own}
     return SavedModel(
         path,
         clean_state_dict(weights),
-        content.get('arch'),
-        {**arguments, **(args.get('model_kwargs') or {}), **(content.get('model_args') or {})},
+        arch,
+        {key: value for key, value in arguments.items() if key not in SOURCES},
         data,
         _class_names(content, args),
         content.get('task_state_ema' if averaged else 'task_state'),
     )
+
+
+def _is_size(value: object) -> bool:
+    sides = value if isinstance(value, list | tuple) else [value]
+    return all(type(side) is int and side > 0 for side in sides)
 
 
 def check_method(saved: SavedModel, name: str) -> None:
