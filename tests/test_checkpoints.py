@@ -423,6 +423,45 @@ def test_a_second_run_sets_the_first_aside(
     assert work_folder.latest_checkpoint(aside).name == 'epoch_2.pth'
 
 
+def test_a_mistake_in_a_second_run_leaves_the_first_in_place(
+    folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    shutil.copytree(trained, tmp_path / 'run')
+    config = [str(folder / 'gap.py'), '--work-dir', 'run', '--cfg-options']
+    for mistake in ('optim_wrapper.optimizer.lr=-1', 'val_evaluator.type=Acuracy'):
+        assert error_of(run_tool('train', *config, mistake))
+        assert (tmp_path / 'run/epoch_1.pth').is_file()
+    assert work_folder.latest_checkpoint(tmp_path / 'run').name == 'epoch_1.pth'
+    (tmp_path / 'run/last_checkpoint').write_bytes(b'\xff\xfe\xfa')
+    assert work_folder.latest_checkpoint(tmp_path / 'run').name == 'epoch_1.pth'
+
+
+def test_what_goes_wrong_in_training_is_one_line(
+    folder: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    """As a hook of the zoo's that exchanges a loss; the whole of it is kept."""
+    switch = {'action_epoch': 1, 'loss': {'type': 'CrossEntropyLoss'}}
+    hook = {'type': 'SwitchRecipeHook', 'schedule': [switch]}
+    done = run_tool(
+        'train', str(folder / 'gap.py'), '--work-dir', 'run', '--cfg-options',
+        f'custom_hooks=[{hook}]',
+    )  # fmt: skip
+    line = error_of(done)
+    assert 'stopped' in line and 'loss_module' in line
+    assert 'Traceback' in Path(line.rsplit('where: ', 1)[1]).read_text()
+
+
+def test_going_on_by_another_count_is_refused(
+    folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    loop = "train_cfg={'_delete_':True,'type':'IterBasedTrainLoop','max_iters':9}"
+    done = run_tool(
+        'train', str(folder / 'gap.py'), '--work-dir', str(trained), '--resume', '--cfg-options',
+        loop,
+    )  # fmt: skip
+    assert 'its training counted epochs, the config counts iterations' in error_of(done)
+
+
 def test_two_runs_in_one_folder_are_refused(
     folder: Path, tmp_path: Path, run_tool: Callable
 ) -> None:

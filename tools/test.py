@@ -135,7 +135,8 @@ def main() -> None:
             _ = runner.test_loop
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        metrics = runner.test()
+        with running.logged_errors(runner):
+            metrics = runner.test()
     terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
     if running.is_main_process():
         print()

@@ -21,7 +21,7 @@ from fgplugins.errors import UserError
 need_mmpretrain()
 
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from fgplugins.zoo_mmpretrain import checkpoints, running, work_folder
 from fgplugins.zoo_mmpretrain.settings import drop_pretrained, short_type
@@ -164,11 +164,12 @@ def find_resume(cfg: running.Config, resume: str | None) -> str | None:
     return resume
 
 
-def check_resume(path: str) -> tuple[dict, tuple[str, ...] | None]:
+def check_resume(path: str, cfg: running.Config) -> tuple[dict, tuple[str, ...] | None]:
     """A checkpoint that a training goes on from: its meta data, and the names of its classes.
 
     Raises:
-        UserError: if it holds no more than weights.
+        UserError: if it holds no more than weights, or counted epochs where the config counts
+            iterations, or the other way round.
     """
     content = checkpoints.read_checkpoint(path)
     lacking = [key for key in ('optimizer', 'message_hub') if key not in content]
@@ -178,28 +179,40 @@ def check_resume(path: str) -> tuple[dict, tuple[str, ...] | None]:
             f'--resume {path!r}: it holds weights, but not the state of a training: start from it '
             f'by --cfg-options load_from={path}'
         )
+    by_iterations = bool(cfg.train_cfg.get('max_iters'))
+    saved = checkpoints.counts_iterations(content)
+    if saved is not None and saved != by_iterations:
+        units = ('iterations', 'epochs') if saved else ('epochs', 'iterations')
+        raise UserError(
+            f'--resume {path!r}: its training counted {units[0]}, the config counts {units[1]}: '
+            'use the config that was saved in its folder'
+        )
     return meta, checkpoints.class_names(content)
 
 
 def is_finished(cfg: running.Config, meta: dict) -> bool:
     """Whether a checkpoint is of the last epoch, or iteration, that the config asks for."""
-    length = {key: cfg.train_cfg.get(f'max_{key}s') for key in ('epoch', 'iter')}
-    return any(length[key] and meta[key] >= length[key] for key in length)
+    key = 'iter' if cfg.train_cfg.get('max_iters') else 'epoch'
+    return meta[key] >= (cfg.train_cfg.get(f'max_{key}s') or float('inf'))
 
 
 def print_summary(runner: Runner) -> None:
     """What came out, and where it lies."""
     folder = Path(runner.work_dir)
-    scalars = runner.message_hub.log_scalars
     tested = runner.val_loop.dataloader.dataset if runner.val_loop else None
     data = 'validation' if getattr(tested, 'choice', {}).get('split') == 'val' else 'test'
-    lines, when = [], f'on the {data} data after the last epoch ({runner.epoch})'
-    if 'val/accuracy/top1' in scalars:
-        lines.append(f'top-1 {when}: {scalars["val/accuracy/top1"].current():.2f} %')
-    else:
-        for name in scalars:
-            if name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
-                lines.append(f'{name.removeprefix("val/")} {when}: {scalars[name].current():.2f}')
+    loop = runner.train_loop
+    unit = 'iteration' if isinstance(loop, IterBasedTrainLoop) else 'epoch'
+    count = runner.iter if unit == 'iteration' else runner.epoch
+    when = f'on the {data} data after the last {unit} ({count})'
+    lines = []
+    if runner.val_loop is None:
+        lines.append(f'not tested {when.removeprefix(f"on the {data} data ")}: no validation')
+    for name, scalar in runner.message_hub.log_scalars.items():
+        if name == 'val/accuracy/top1':
+            lines.append(f'top-1 {when}: {scalar.current():.2f} %')
+        elif name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
+            lines.append(f'{name.removeprefix("val/")} {when}: {scalar.current():.2f}')
     files = {
         'checkpoint': work_folder.latest_checkpoint(folder),
         'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
@@ -229,24 +242,31 @@ def build_runner(cfg: running.Config) -> Runner:
     return runner
 
 
-def train(cfg: running.Config, finished: bool) -> None:
+def train(cfg: running.Config, finished: bool, resuming: bool) -> None:
     """Train, or test once more what is trained already."""
+    main_process = running.is_main_process()
+    configs = work_folder.saved_configs(cfg.work_dir)
     with checkpoints.harmless_checkpoints():
         runner = build_runner(cfg)
-        try:
-            if not finished:
-                runner.train()
-            elif runner.val_loop is not None:
-                runner.val()
-            else:
-                runner.load_or_resume()
-        except KeyboardInterrupt:
-            print(
-                f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
-                f'{runner.work_dir}; go on with --resume and the same arguments'
-            )
-            raise
-    if running.is_main_process():
+        if main_process and not resuming:
+            aside = work_folder.set_earlier_aside(cfg.work_dir, configs, runner.timestamp)
+            if aside:
+                print(f'note: the files of an earlier run are set aside in {aside}')
+        with running.logged_errors(runner):
+            try:
+                if not finished:
+                    runner.train()
+                elif runner.val_loop is not None:
+                    runner.val()
+                else:
+                    runner.load_or_resume()
+            except KeyboardInterrupt:
+                print(
+                    f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
+                    f'{runner.work_dir}; go on with --resume and the same arguments'
+                )
+                raise
+    if main_process:
         print_summary(runner)
 
 
@@ -277,7 +297,7 @@ def main() -> None:
     weights = None if resuming else set_pretrained(cfg, args.pretrained)
 
     # everything that can be wrong is tried before a file is written
-    meta, classes = check_resume(checkpoint) if resuming else ({}, None)
+    meta, classes = check_resume(checkpoint, cfg) if resuming else ({}, None)
     known = (checkpoint, classes) if resuming else None
     data = running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
     if running.is_main_process():
@@ -297,15 +317,11 @@ def main() -> None:
 
     finished = resuming and is_finished(cfg, meta)
     if finished:
-        print(f'note: {checkpoint} is of the last epoch already ({meta["epoch"]}): its result')
-    main_process = running.is_main_process()
-    with work_folder.one_run(cfg.work_dir) if main_process else nullcontext():
-        aside = (
-            None if resuming or not main_process else work_folder.set_earlier_aside(cfg.work_dir)
-        )
-        if aside:
-            print(f'note: the files of an earlier run are set aside in {aside}')
-        train(cfg, finished)
+        unit = 'iter' if cfg.train_cfg.get('max_iters') else 'epoch'
+        name = {'iter': 'iteration'}.get(unit, unit)
+        print(f'note: {checkpoint} is of the last {name} already ({meta[unit]}): its result')
+    with work_folder.one_run(cfg.work_dir) if running.is_main_process() else nullcontext():
+        train(cfg, finished, resuming)
 
 
 if __name__ == '__main__':

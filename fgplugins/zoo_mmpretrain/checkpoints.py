@@ -27,6 +27,7 @@ from fgplugins.zoo_mmpretrain.heads import MethodHead
 __all__ = [
     'check_checkpoint',
     'class_names',
+    'counts_iterations',
     'harmless_checkpoints',
     'read_checkpoint',
     'read_literals',
@@ -339,6 +340,15 @@ def _saved_head(checkpoint: dict) -> str | None:
         return str(head['type']).rsplit('.', 1)[-1]
     except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError):
         return None
+
+
+def counts_iterations(checkpoint: dict) -> bool | None:
+    """Whether a checkpoint's training counted iterations, not epochs; None if it does not say."""
+    try:
+        loop = (_settings(checkpoint) or {}).get('train_cfg')
+    except (ValueError, SyntaxError, RecursionError):
+        return None
+    return bool(loop.get('max_iters')) if isinstance(loop, dict) else None
 
 
 # --------------------------------------------------------------------------------------- what fits

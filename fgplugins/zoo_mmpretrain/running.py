@@ -7,6 +7,7 @@ import ast
 import difflib
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 from tqdm import tqdm
@@ -52,6 +54,7 @@ __all__ = [
     'find_config',
     'is_main_process',
     'load_config',
+    'logged_errors',
     'match_classes',
     'override',
     'prepare_loaders',
@@ -107,6 +110,24 @@ def user_errors(what: str) -> Iterator[None]:
         if os.environ.get('FGPLUGINS_TRACEBACK'):
             raise
         raise UserError(f'{what}: {_one_line(error)}') from error
+
+
+@contextmanager
+def logged_errors(runner: Runner) -> Iterator[None]:
+    """Turn what goes wrong during a run into one line; the whole of it lies beside the log."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if os.environ.get('FGPLUGINS_TRACEBACK'):
+            raise
+        file = Path(runner.log_dir) / 'traceback.txt'
+        file.write_text(traceback.format_exc(), encoding='utf-8')
+        text = _one_line(error)[:300]
+        iteration = runner.message_hub.get_info('iter', None)
+        when = '' if iteration is None else f' in iteration {iteration + 1}'
+        raise UserError(f'stopped{when}: {type(error).__name__}: {text}; where: {file}') from error
 
 
 # ----------------------------------------------------------------------------------- configurations
@@ -192,6 +213,11 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(path)
         cfg = Config(name_types(cfg.to_dict()), filename=cfg.filename)
     override(cfg, overrides)
+    for section in ('model', *(f'{split}_dataloader' for split in SPLITS)):
+        if cfg.get(section) is not None and not isinstance(cfg[section], dict):
+            raise UserError(f'{section}={cfg[section]!r}: must be a dict')
+    if not cfg.get('model'):
+        raise UserError(f'config {path}: it has no model')
     for note in drop_inherited(cfg, path, overrides):
         print(f'note: {note}')
     _say_schedule(cfg, overrides)
@@ -460,10 +486,18 @@ def check_length(cfg: Config) -> None:
     Raises:
         UserError: naming the setting.
     """
-    for key in ('max_epochs', 'max_iters'):
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
         length = (cfg.get('train_cfg') or {}).get(key)
-        if length is not None and (not isinstance(length, int) or length < 1):
+        if length is not None and (type(length) is not int or length < 1):
             raise UserError(f'train_cfg.{key}={length!r}: must be a whole number, 1 or more')
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for key, least in (('batch_size', 1), ('num_workers', 0)):
+            number = loader.get(key)
+            if number is not None and (type(number) is not int or number < least):
+                raise UserError(
+                    f'{split}_dataloader.{key}={number!r}: must be a whole number, {least} or more'
+                )
 
 
 def set_amp(cfg: Config) -> None:

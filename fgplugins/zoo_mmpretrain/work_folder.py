@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from fgplugins.errors import UserError
 
-__all__ = ['latest_checkpoint', 'one_run', 'set_earlier_aside']
+__all__ = ['latest_checkpoint', 'one_run', 'saved_configs', 'set_earlier_aside']
 
 LAST = 'last_checkpoint'  # mmengine's file; it holds the path that the checkpoint was saved to
 LOCK = '.fgplugins.lock'
@@ -30,7 +30,7 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     """
     folder, saved = Path(folder), ''
     if (folder / LAST).is_file():
-        saved = (folder / LAST).read_text(encoding='utf-8').strip()
+        saved = (folder / LAST).read_text(encoding='utf-8', errors='replace').strip()
         here = folder / re.split(r'[\\/]', saved)[-1]
         if here.is_file():
             return here
@@ -44,10 +44,23 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     return Path(saved) if saved and Path(saved).is_file() else None  # CheckpointHook(out_dir=...)
 
 
-def set_earlier_aside(folder: str | Path) -> Path | None:
+def saved_configs(folder: str | Path) -> dict[str, bytes]:
+    """The configs in a folder by name, which a new run would write its own over."""
+    files = Path(folder).glob('*.py') if Path(folder).is_dir() else ()
+    return {file.name: file.read_bytes() for file in files if file.is_file()}
+
+
+def set_earlier_aside(
+    folder: str | Path, configs: dict[str, bytes] | None = None, running: str = ''
+) -> Path | None:
     """Move the checkpoints and pictures of an earlier run into a folder named by its time.
 
     That is the folder which holds the run's log, where there is one.
+
+    Args:
+        folder: of the runs.
+        configs: `saved_configs` of before the new run wrote its own.
+        running: name of the folder that holds the new run's log.
 
     Returns:
         The folder, or None if there was nothing to move.
@@ -56,20 +69,22 @@ def set_earlier_aside(folder: str | Path) -> Path | None:
     found = sorted(f for pattern in RESULTS for f in folder.glob(pattern) if f.is_file())
     if not found:
         return None
-    runs = sorted(f for f in folder.iterdir() if f.is_dir() and RUN.fullmatch(f.name))
+    runs = sorted(
+        f for f in folder.iterdir() if f.is_dir() and RUN.fullmatch(f.name) and f.name != running
+    )
     if runs and not any((runs[-1] / f.name).exists() for f in found):
         aside = runs[-1]
     else:
         newest = datetime.fromtimestamp(max(f.stat().st_mtime for f in found))
-        aside, count = folder / f'{newest:%Y%m%d_%H%M%S}', 1
+        name, count = f'{newest:%Y%m%d_%H%M%S}', 1
+        aside = folder / name
         while aside.exists():
-            aside, count = folder / f'{newest:%Y%m%d_%H%M%S}_{count}', count + 1
+            aside, count = folder / f'{name}_{count}', count + 1
         aside.mkdir()
-    configs = [f for f in folder.glob('*.py') if f.is_file()]
     for file in found:
         shutil.move(file, aside / file.name)
-    for file in configs:
-        shutil.copy2(file, aside / file.name)  # the next run writes its own over it
+    for name, content in (saved_configs(folder) if configs is None else configs).items():
+        (aside / name).write_bytes(content)
     return aside
 
 
