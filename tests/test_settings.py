@@ -23,6 +23,7 @@ from PIL import Image
 import fgplugins.zoo_mmpretrain as zoo
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import evaluation, running
+from fgplugins.zoo_mmpretrain.checkpoints import saved_config
 from fgplugins.zoo_mmpretrain.settings import (
     accepted_arguments,
     drop_pretrained,
@@ -400,3 +401,10 @@ def test_ctrl_c_while_all_is_imported(command: list[str], tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert 'Traceback' not in stderr
+
+
+@pytest.mark.parametrize('name', running.shipped_configs())
+def test_every_config_can_be_read_from_a_checkpoint(name: str) -> None:
+    cfg = load(name)
+    saved = saved_config({'meta': {'cfg': cfg.pretty_text}}, name)
+    assert saved.model.to_dict() == cfg.model.to_dict()

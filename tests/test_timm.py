@@ -697,3 +697,41 @@ class TestTools:
         assert done.returncode == 0, done.stderr
         done = run_tool('get_flops', 'local-dir:nowhere')
         assert done.returncode == 2 and 'nowhere' in done.stderr and '\n' not in done.stderr[:-1]
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [{'in_chans': 0}, {'num_classes': '3'}, {'taps': -1}, {'taps': '2'}, {'levels': []},
+     {'levels': [1, 1]}, {'num_classes': True}],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_no_model_has(wrong: dict) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf'^{name}='):
+        timm.create_model('warn', backbone='test_resnet', **wrong)
+
+
+def test_a_file_brings_no_sources_of_weights(tmp_path: Path) -> None:
+    """And names of as many classes as it has scores."""
+    model = timm.create_model('gap', backbone='test_resnet', num_classes=3)
+    sources = {'pretrained': True, 'checkpoint_path': 'x', 'pretrained_cfg_overlay': {'url': 'x'}}
+    arguments = {'backbone': 'test_resnet', 'num_classes': 3}
+    content = {'arch': 'gap', 'model_args': {**arguments, **sources}}
+    content['state_dict'] = model.state_dict()
+    torch.save(content, tmp_path / 'a.pth')
+    assert read_checkpoint(str(tmp_path / 'a.pth')).arguments == arguments
+    load_model('gap', str(tmp_path / 'a.pth'))
+    for names, message in (
+        (['a', 'b'], 'is of 2 classes, the model has 3'),
+        (['a', 'b', 'b'], "class 'b' stands twice"),
+        ('abc', 'class_names is '),
+    ):
+        torch.save({**content, 'class_names': names}, tmp_path / 'a.pth')
+        with pytest.raises(UserError, match=message):
+            load_model('gap', str(tmp_path / 'a.pth'))
+    torch.save({**content, 'class_names': {'b': 1, 'a': 0, 'c': 2}}, tmp_path / 'a.pth')
+    assert load_model('gap', str(tmp_path / 'a.pth')).classes == ['a', 'b', 'c']
+    for key, value in (('args', [1]), ('data_config', {'mean': 'x'}), ('arch', ['gap'])):
+        torch.save({**content, key: value}, tmp_path / 'a.pth')
+        with pytest.raises(UserError, match='is damaged: '):
+            load_model('gap', str(tmp_path / 'a.pth'))

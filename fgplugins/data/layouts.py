@@ -534,8 +534,10 @@ def read_split(
     folder = Path(root).expanduser()
     if split not in ('train', 'test', 'val'):
         raise UserError(f"split={split!r}: must be 'train', 'test' or 'val'")
-    if train_per_class is not None and train_per_class < 1:
-        raise UserError(f'train_per_class={train_per_class}: must be 1 or more, or None for all')
+    if train_per_class is not None and (type(train_per_class) is not int or train_per_class < 1):
+        raise UserError(
+            f'train_per_class={train_per_class!r}: must be 1 or more, a whole number, or None'
+        )
     if not folder.is_dir():
         raise UserError(
             f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'

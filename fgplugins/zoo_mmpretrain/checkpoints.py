@@ -41,6 +41,7 @@ ROOMS = (
     'fgplugins.',
     'mmcv.cnn.',
     'mmengine.model.',
+    'mmengine.utils.dl_utils.parrots_wrapper',
     'mmpretrain.models.backbones.',
     'mmpretrain.models.classifiers.',
     'mmpretrain.models.heads.',
@@ -325,10 +326,10 @@ def _is_a_part(name: str) -> bool:
 
 
 def _models() -> Iterator[tuple[str, object]]:
-    """What is registered as a model, or as a way to initialise one."""
+    """What is registered as a part of a model, as a way to initialise one, or to mix images."""
     for place in (root_registries, zoo, ours):
         for registry in vars(place).values():
-            if getattr(registry, 'name', None) in ('model', 'weight initializer'):
+            if getattr(registry, 'name', None) in ('batch augment', 'model', 'weight initializer'):
                 yield from registry.module_dict.items()
 
 

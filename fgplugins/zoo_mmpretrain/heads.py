@@ -68,6 +68,10 @@ class MethodHead(ClsHead):
     ) -> None:
         super().__init__(topk=topk, cal_acc=cal_acc, init_cfg=init_cfg)
         del self.loss_module  # the loss belongs to the method
+        if 'loss' in hyperparameters:
+            raise ValueError(
+                f'{type(self).__name__} takes no loss: it has the loss of its method; leave it out'
+            )
         if isinstance(in_channels, int):
             in_channels = (in_channels,)
         if in_channels is None:

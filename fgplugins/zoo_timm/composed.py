@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -31,6 +32,7 @@ LAST = (math.inf,)  # where timm groups what no pattern matches, a classifier fi
 __all__ = [
     'ComposedModel',
     'check_backbone',
+    'check_numbers',
     'choose_levels',
     'classifier_layers',
     'layer_ordinals',
@@ -62,6 +64,34 @@ def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str)
     if available > 1 and len({info['reduction'] for info in feature_info}) == 1:
         return [(i + 1) * available // taps - 1 for i in range(taps)]
     return list(range(available - taps, available))
+
+
+def check_numbers(
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    taps: int | None = None,
+    levels: Sequence[int] | None = None,
+    **_: Any,
+) -> None:
+    """Refuse numbers that no model can be built with.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value, least in (
+        ('num_classes', num_classes, 0),
+        ('in_chans', in_chans, 1),
+        ('taps', 1 if taps is None else taps, 1),
+    ):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f'{name}={value!r}: must be a whole number, {least} or more')
+    if levels is not None and (
+        not isinstance(levels, (list, tuple))
+        or not levels
+        or not all(isinstance(level, Integral) for level in levels)
+        or len(set(levels)) < len(levels)
+    ):
+        raise ValueError(f'levels={levels!r}: must be different whole numbers, as (1, 2, 3)')
 
 
 def method_arguments(cls: type[Method]) -> list[str]:

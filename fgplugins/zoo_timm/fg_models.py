@@ -27,6 +27,7 @@ from fgplugins.methods import Method, get_method, on_register
 from fgplugins.zoo_timm.composed import (
     ComposedModel,
     check_backbone,
+    check_numbers,
     classifier_layers,
     method_arguments,
 )
@@ -119,6 +120,7 @@ def _create(
     With ``features_only`` it is the backbone alone, in timm's wrapper that gives the maps of
     ``out_indices``.
     """
+    check_numbers(**kwargs)
     if feature_cls != 'getter' or (out_indices is not None and not features_only):
         raise ValueError(
             f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
