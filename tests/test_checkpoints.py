@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from PIL import Image
 
 import fgplugins  # noqa: F401  (registers the timm models)
@@ -326,6 +328,21 @@ def test_weights_of_other_classes_are_not_shown_beside(
         str(folder / 'data/test'), '--versus', 'other.pth',
     )  # fmt: skip
     assert "--versus other.pth have other classes: class 1 is 'duck'" in error_of(done)
+
+
+def test_weights_of_the_control_are_shown_beside(
+    folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    """siou has the same weights as gap; on their own they are refused."""
+    config = write_config(tmp_path / 'siou.py', folder / 'data', 'SIoUHead')
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'siou.pth')
+    control, images = str(trained / 'epoch_1.pth'), str(folder / 'data/test')
+    done = run_tool('show_attention', str(config), 'siou.pth', images, '--versus', control)
+    assert done.returncode == 0, done.stderr
+    assert 'was trained with GAPHead' in error_of(
+        run_tool('show_attention', str(config), control, images)
+    )
 
 
 def test_classes_in_another_order_are_mapped(

@@ -131,10 +131,9 @@ def main() -> None:
         raise UserError('--views is shown alone: leave out --versus, --query and --classes')
     paths = find_images(args.images, args.max_images)
 
-    def load(checkpoint: str) -> LoadedModel:
-        return load_model(
-            args.model, checkpoint, args.model_kwargs, args.cfg_options, training_only=args.views
-        )
+    def load(checkpoint: str, any_method: bool = False) -> LoadedModel:
+        settings = args.model_kwargs, args.cfg_options
+        return load_model(args.model, checkpoint, *settings, args.views, any_method)
 
     loaded = load(args.checkpoint)
     if loaded.method is None:
@@ -149,7 +148,7 @@ def main() -> None:
             files = [Path(args.versus), Path(args.checkpoint)]
             alike = files[0].stem == files[1].stem
             names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
-            other = load(args.versus)
+            other = load(args.versus, any_method=True)  # as the control's
             if loaded.classes and other.classes:
                 owners = f'checkpoint {args.checkpoint}', f'--versus {args.versus}'
                 check_same_classes(loaded.classes, other.classes, *owners)

@@ -133,6 +133,7 @@ def load_model(
     model_kwargs: list[str] | None = None,
     cfg_options: list[str] | None = None,
     training_only: bool = False,
+    any_method: bool = False,
 ) -> LoadedModel:
     """Build a model by its timm name or its config, with weights if a checkpoint is given.
 
@@ -142,6 +143,7 @@ def load_model(
         model_kwargs: KEY=VALUE of a timm model.
         cfg_options: KEY=VALUE of a config.
         training_only: also load what exists in training only.
+        any_method: take the weights of another method, if this one has the same, as gap and siou.
 
     Raises:
         UserError: if the name is of neither kind, an argument is wrong, or the weights do not fit.
@@ -154,7 +156,7 @@ def load_model(
         if cfg_options:
             raise UserError(f'--cfg-options is for configs; {name} is a timm model: --model-kwargs')
         kwargs = key_values('--model-kwargs', model_kwargs or [])
-        return _from_timm(name, checkpoint, kwargs, training_only)
+        return _from_timm(name, checkpoint, kwargs, training_only, any_method)
     try:
         from fgplugins.zoo_mmpretrain import running
     except ImportError as error:
@@ -178,11 +180,15 @@ def load_model(
     if model_kwargs:
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
     options = key_values('--cfg-options', cfg_options or [])
-    return _from_config(name, checkpoint, options, training_only)
+    return _from_config(name, checkpoint, options, training_only, any_method)
 
 
 def _from_timm(
-    name: str, checkpoint: str | None, kwargs: dict[str, object], training_only: bool
+    name: str,
+    checkpoint: str | None,
+    kwargs: dict[str, object],
+    training_only: bool,
+    any_method: bool = False,
 ) -> LoadedModel:
     import timm
     from PIL import Image
@@ -193,7 +199,8 @@ def _from_timm(
     if checkpoint:
         saved = checkpoints.read_checkpoint(checkpoint)
     try:
-        checkpoints.check_method(saved, name)
+        if not any_method:
+            checkpoints.check_method(saved, name)
         arguments, size = checkpoints.build_arguments(name, saved, kwargs)
         model = timm.create_model(name, **arguments).eval()
         if checkpoint:
@@ -276,7 +283,11 @@ def check_names(classes: Sequence[str] | None, count: int | None, checkpoint: st
 
 
 def _from_config(
-    name: str, checkpoint: str | None, options: dict[str, object], training_only: bool
+    name: str,
+    checkpoint: str | None,
+    options: dict[str, object],
+    training_only: bool,
+    any_method: bool = False,
 ) -> LoadedModel:
     from fgplugins.zoo_mmpretrain import checkpoints, running
 
@@ -289,7 +300,7 @@ def _from_config(
         head = cfg.model.get('head') or {}
         if classes and 'num_classes' in head and 'model.head.num_classes' not in options:
             head.num_classes = len(classes)
-    return load_classifier(Path(name).stem, cfg, checkpoint, classes, training_only)
+    return load_classifier(Path(name).stem, cfg, checkpoint, classes, training_only, any_method)
 
 
 def load_classifier(
@@ -298,6 +309,7 @@ def load_classifier(
     checkpoint: str | None,
     classes: Sequence[str] | None = None,
     training_only: bool = False,
+    any_method: bool = False,
 ) -> LoadedModel:
     """Build the model of a config of MMPretrain's kind.
 
@@ -307,6 +319,7 @@ def load_classifier(
         checkpoint: file of weights; without it those of the config.
         classes: names of the classes.
         training_only: also load what exists in training only.
+        any_method: take the weights of another method, if this one has the same.
 
     Raises:
         UserError: if it cannot be built, has no test pipeline, or the weights do not fit.
@@ -330,7 +343,9 @@ def load_classifier(
     head = getattr(model, 'head', None)
     check_names(classes, getattr(head, 'num_classes', None), checkpoint)
     if checkpoint:
-        weights = checkpoints.weights_of(checkpoints.check_checkpoint(checkpoint, model))
+        weights = checkpoints.weights_of(
+            checkpoints.check_checkpoint(checkpoint, model, any_method=any_method)
+        )
         model.load_state_dict(weights, strict=isinstance(model, FineGrainedClassifier))
 
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')

@@ -361,7 +361,9 @@ def class_names(checkpoint: dict) -> tuple[str, ...] | None:
     return tuple(str(name) for name in names) if names else None
 
 
-def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict:
+def check_checkpoint(
+    path: str, model: nn.Module, complete: bool = True, any_method: bool = False
+) -> dict:
     """Read a checkpoint and refuse one that was not made for this model.
 
     Args:
@@ -369,6 +371,7 @@ def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict
         model: what it should fit.
         complete: it must be a checkpoint of this very model; else one that part of the model
             starts from.
+        any_method: it may be of another method that has the same weights.
 
     Returns:
         The checkpoint.
@@ -379,7 +382,7 @@ def check_checkpoint(path: str, model: nn.Module, complete: bool = True) -> dict
     checkpoint = read_checkpoint(path)
     weights, own = weights_of(checkpoint), model.state_dict()
     head, saved = type(getattr(model, 'head', None)), _saved_head(checkpoint)
-    if issubclass(head, MethodHead) and saved not in (None, head.__name__):
+    if issubclass(head, MethodHead) and saved not in (None, head.__name__) and not any_method:
         raise UserError(
             f'checkpoint {path!r} is of another method: it was trained with {saved}, the model has '
             f'{head.__name__}: use its own config'
