@@ -19,7 +19,7 @@ from PIL import Image
 import fgplugins  # noqa: F401  (registers the timm models)
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import work_folder
+from fgplugins.zoo_mmpretrain import running, work_folder
 from fgplugins.zoo_mmpretrain.checkpoints import read_checkpoint, read_literals, saved_config
 
 TOOLS = Path(__file__).parent.parent / 'tools'
@@ -134,6 +134,10 @@ def plant(folder: Path) -> list[Path]:
         'exec': """dict(type='builtins.exec', source="open('ran', 'w')")""",
         'runner': "dict(type='mmengine.runner.runner.Runner', model=dict(), work_dir='ran')",
         'writer': "dict(type='mmengine.visualization.vis_backend.LocalVisBackend', save_dir='ran')",
+        'layer': (
+            "dict(type='ImageClassifier', backbone=dict(type='TIMMBackbone', "
+            "model_name='resnet10t', norm_layer='planted.Norm'))"
+        ),
         'reader': (
             "dict(type='ImageClassifier', backbone=dict(type='CLIPGenerator', "
             f"tokenizer_path={str(folder / 'pickle.pth')!r}))"
@@ -166,6 +170,8 @@ def plant(folder: Path) -> list[Path]:
     files.append(folder / 'timm.pth')
     args = argparse.Namespace(model_kwargs={'backbone': 'resnet10t', 'x': Planted()})
     torch.save({'arch': 'gap', 'args': args, 'state_dict': {}}, files[-1])
+    files.append(folder / 'architecture.pth')
+    torch.save({'arch': str(folder / 'planted.py'), 'state_dict': {}}, files[-1])
     for name in (
         "x' + str(open('ran', 'w')) + '.pth",
         '$(touch ran).pth',
@@ -178,8 +184,9 @@ def plant(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize('tool', sorted(path.stem for path in TOOLS.glob('*.py')))
 def test_no_tool_runs_code_of_a_checkpoint(
-    tool: str, folder: Path, tmp_path: Path, run_tool: Callable
+    tool: str, folder: Path, tmp_path: Path, run_tool: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # as for a command that is run there
     Image.new('RGB', (32, 32)).save(tmp_path / 'image.png')
     for file in plant(tmp_path):
         for arguments in takes_checkpoint(tool, str(folder / 'gap.py'), str(file)):
@@ -477,6 +484,32 @@ def test_going_on_by_another_count_is_refused(
         loop,
     )  # fmt: skip
     assert 'its training counted epochs, the config counts iterations' in error_of(done)
+
+
+@pytest.mark.parametrize('option', ['--pretrained', 'load_from'])
+def test_starting_from_what_would_be_set_aside(
+    option: str, folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
+) -> None:
+    shutil.copytree(trained, tmp_path / 'run')
+    given = [option, 'run/epoch_1.pth']
+    if option == 'load_from':
+        given = ['--cfg-options', 'load_from=run/epoch_1.pth']
+    line = error_of(run_tool('train', str(folder / 'gap.py'), '--work-dir', 'run', *given))
+    assert 'run/epoch_1.pth lies in the work folder' in line
+    assert (tmp_path / 'run/epoch_1.pth').is_file()
+
+
+def test_a_config_beside_somebody_elses_checkpoint(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Only a run's own folder is taken for the work folder."""
+    (tmp_path / 'here').mkdir()
+    config = write_config(tmp_path / 'here/gap.py', folder / 'data')
+    shutil.copy(trained / 'epoch_1.pth', tmp_path / 'here')
+    args = argparse.Namespace(config=str(config), cfg_options=None, work_dir=None, data_root=None)
+    assert running.load_config(args).work_dir == 'work_dirs/gap'
+    (tmp_path / 'here/last_checkpoint').write_text('elsewhere/epoch_1.pth')
+    assert running.load_config(args).work_dir == str(tmp_path / 'here')
 
 
 def test_two_runs_in_one_folder_are_refused(

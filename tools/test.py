@@ -115,14 +115,14 @@ def main() -> None:
     if not args.terms:
         evaluation.set_deployed(cfg)
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
-    classes = checkpoints.class_names(checkpoints.read_checkpoint(args.checkpoint))
-    known = (args.checkpoint, classes)
+    content = checkpoints.read_checkpoint(args.checkpoint)
+    known = (args.checkpoint, checkpoints.class_names(content))
     data = running.match_classes(cfg, ('test',), args.cfg_options, known)
     if running.is_main_process():
         running.check_images(cfg, data)
     model = running.check_model(cfg)
     running.check_input(model, data['test'])
-    checkpoints.check_checkpoint(args.checkpoint, model)
+    checkpoints.check_checkpoint(content, args.checkpoint, model)
     del model
     if args.tta:
         evaluation.set_tta(cfg)

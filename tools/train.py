@@ -164,14 +164,13 @@ def find_resume(cfg: running.Config, resume: str | None) -> str | None:
     return resume
 
 
-def check_resume(path: str, cfg: running.Config) -> tuple[dict, tuple[str, ...] | None]:
-    """A checkpoint that a training goes on from: its meta data, and the names of its classes.
+def check_resume(content: dict, path: str, cfg: running.Config) -> None:
+    """Refuse a checkpoint that this training cannot go on from.
 
     Raises:
         UserError: if it holds no more than weights, or counted epochs where the config counts
             iterations, or the other way round.
     """
-    content = checkpoints.read_checkpoint(path)
     lacking = [key for key in ('optimizer', 'message_hub') if key not in content]
     meta = content.get('meta')
     if lacking or not isinstance(meta, dict) or not {'epoch', 'iter'} <= set(meta):
@@ -187,7 +186,21 @@ def check_resume(path: str, cfg: running.Config) -> tuple[dict, tuple[str, ...] 
             f'--resume {path!r}: its training counted {units[0]}, the config counts {units[1]}: '
             'use the config that was saved in its folder'
         )
-    return meta, checkpoints.class_names(content)
+
+
+def check_sources(cfg: running.Config, *files: str | None) -> None:
+    """Refuse to start from a file that the new run would set aside.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for file in files:
+        inside = file and Path(file).resolve().parent == Path(cfg.work_dir).resolve()
+        if inside and work_folder.is_result(Path(file)):
+            raise UserError(
+                f'{file} lies in the work folder of this run, which sets such files aside: give '
+                'another --work-dir'
+            )
 
 
 def is_finished(cfg: running.Config, meta: dict) -> bool:
@@ -204,10 +217,9 @@ def print_summary(runner: Runner) -> None:
     loop = runner.train_loop
     unit = 'iteration' if isinstance(loop, IterBasedTrainLoop) else 'epoch'
     count = runner.iter if unit == 'iteration' else runner.epoch
-    when = f'on the {data} data after the last {unit} ({count})'
-    lines = []
-    if runner.val_loop is None:
-        lines.append(f'not tested {when.removeprefix(f"on the {data} data ")}: no validation')
+    end = f'after the last {unit} ({count})'
+    when = f'on the {data} data {end}'
+    lines = [] if runner.val_loop else [f'not tested {end}: there is no validation']
     for name, scalar in runner.message_hub.log_scalars.items():
         if name == 'val/accuracy/top1':
             lines.append(f'top-1 {when}: {scalar.current():.2f} %')
@@ -297,8 +309,12 @@ def main() -> None:
     weights = None if resuming else set_pretrained(cfg, args.pretrained)
 
     # everything that can be wrong is tried before a file is written
-    meta, classes = check_resume(checkpoint, cfg) if resuming else ({}, None)
-    known = (checkpoint, classes) if resuming else None
+    content, known = checkpoints.read_checkpoint(checkpoint) if checkpoint else {}, None
+    if resuming:
+        check_resume(content, checkpoint, cfg)
+        known = checkpoint, checkpoints.class_names(content)
+    else:
+        check_sources(cfg, checkpoint, args.pretrained)
     data = running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
     if running.is_main_process():
         running.check_images(cfg, data)
@@ -312,14 +328,13 @@ def main() -> None:
         with checkpoints.harmless_checkpoints(), running.user_errors(what):
             model.init_weights()  # reads, or downloads
     if checkpoint:
-        checkpoints.check_checkpoint(checkpoint, model, complete=resuming)
-    del model
-
-    finished = resuming and is_finished(cfg, meta)
+        checkpoints.check_checkpoint(content, checkpoint, model, complete=resuming)
+    finished = resuming and is_finished(cfg, content['meta'])
     if finished:
-        unit = 'iter' if cfg.train_cfg.get('max_iters') else 'epoch'
-        name = {'iter': 'iteration'}.get(unit, unit)
-        print(f'note: {checkpoint} is of the last {name} already ({meta[unit]}): its result')
+        unit = 'iteration' if cfg.train_cfg.get('max_iters') else 'epoch'
+        count = content['meta'][unit.replace('iteration', 'iter')]
+        print(f'note: {checkpoint} is of the last {unit} already ({count}): its result')
+    del model, content
     with work_folder.one_run(cfg.work_dir) if running.is_main_process() else nullcontext():
         train(cfg, finished, resuming)
 

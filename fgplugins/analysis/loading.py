@@ -294,20 +294,21 @@ def _from_config(
     cfg = running.load_config(
         argparse.Namespace(config=name, cfg_options=options, work_dir=None, data_root=None)
     )
-    classes = None
+    content = None
     if checkpoint:
-        classes = checkpoints.class_names(checkpoints.read_checkpoint(checkpoint))
+        content = checkpoints.read_checkpoint(checkpoint)
+        classes = checkpoints.class_names(content)
         head = cfg.model.get('head') or {}
         if classes and 'num_classes' in head and 'model.head.num_classes' not in options:
             head.num_classes = len(classes)
-    return load_classifier(Path(name).stem, cfg, checkpoint, classes, training_only, any_method)
+    return load_classifier(Path(name).stem, cfg, checkpoint, content, training_only, any_method)
 
 
 def load_classifier(
     name: str,
     cfg: object,
-    checkpoint: str | None,
-    classes: Sequence[str] | None = None,
+    checkpoint: str | None = None,
+    content: dict | None = None,
     training_only: bool = False,
     any_method: bool = False,
 ) -> LoadedModel:
@@ -317,7 +318,7 @@ def load_classifier(
         name: what reports call it.
         cfg: the config, an mmengine ``Config``.
         checkpoint: file of weights; without it those of the config.
-        classes: names of the classes.
+        content: what was read of the file.
         training_only: also load what exists in training only.
         any_method: take the weights of another method, if this one has the same.
 
@@ -336,16 +337,16 @@ def load_classifier(
         raise UserError(f'{name}: model={cfg.get("model")!r}: must be a dict with a type')
     if short_type(cfg.model) == FineGrainedClassifier.__name__:
         cfg.model.deployed = not training_only
-    if checkpoint:
+    if content is not None:
         drop_pretrained(cfg.model)  # the checkpoint has all of its own
     model = running.check_model(cfg)
     model.eval()
-    head = getattr(model, 'head', None)
-    check_names(classes, getattr(head, 'num_classes', None), checkpoint)
-    if checkpoint:
-        weights = checkpoints.weights_of(
-            checkpoints.check_checkpoint(checkpoint, model, any_method=any_method)
-        )
+    head, classes = getattr(model, 'head', None), None
+    if content is not None:
+        classes = checkpoints.class_names(content)
+        check_names(classes, getattr(head, 'num_classes', None), checkpoint)
+        checkpoints.check_checkpoint(content, checkpoint, model, any_method=any_method)
+        weights = checkpoints.weights_of(content)
         model.load_state_dict(weights, strict=isinstance(model, FineGrainedClassifier))
 
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')

@@ -203,6 +203,8 @@ def _from_checkpoint(
     except UserError:
         architecture = None  # mmengine's keep more than tensors, which its reader knows
     if architecture:
+        if not timm_name(architecture):
+            raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
         return load_model(architecture, path, model_kwargs, cfg_options)
     try:
         from fgplugins.zoo_mmpretrain import checkpoints
@@ -222,4 +224,4 @@ def _from_checkpoint(
     from fgplugins.zoo_mmpretrain.running import override
 
     override(cfg, key_values('--cfg-options', cfg_options or []))
-    return load_classifier(Path(path).stem, cfg, path, checkpoints.class_names(content))
+    return load_classifier(Path(path).stem, cfg, path, content)

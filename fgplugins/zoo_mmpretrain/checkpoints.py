@@ -297,13 +297,18 @@ def _check_harmless(settings: object) -> None:
     """
     if isinstance(settings, dict):
         for key, value in settings.items():
+            if not isinstance(key, str):
+                raise ValueError(f'it has the key {key!r}')
             if key in CODE_KEYS:
                 raise ValueError(f'it asks for {key}={value!r}')
             if key in ('type', '_scope_') and not isinstance(value, str):
                 raise ValueError(f'it names {key}={value!r}')
             if key == '_scope_' and value not in SCOPES:
                 raise ValueError(f'it names the scope {value!r}')
-            if key == 'type' and value != 'Pretrained' and not _is_a_part(value):
+            # a layer's type is looked up too, as norm_layer of TIMMBackbone
+            a_path = key.endswith('layer') and isinstance(value, str) and '.' in value
+            named = (key == 'type' and value != 'Pretrained') or a_path
+            if named and not _is_a_part(value):
                 raise ValueError(f'it names {value!r}, which is no registered part of a classifier')
             _check_harmless(value)
     elif isinstance(settings, (list, tuple)):
@@ -333,22 +338,26 @@ def _models() -> Iterator[tuple[str, object]]:
                 yield from registry.module_dict.items()
 
 
+def _setting(checkpoint: dict, *path: str) -> Any:
+    """One of the settings that a checkpoint was trained by; None where it does not say."""
+    try:
+        found: Any = _settings(checkpoint)
+    except (TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
 def _saved_head(checkpoint: dict) -> str | None:
     """The type of the head that a checkpoint was trained with, where it says so."""
-    try:
-        model = (_settings(checkpoint) or {}).get('model')
-        head = model.get('head', {}) if isinstance(model, dict) else {}
-        return str(head['type']).rsplit('.', 1)[-1]
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError):
-        return None
+    head = _setting(checkpoint, 'model', 'head', 'type')
+    return head.rsplit('.', 1)[-1] if isinstance(head, str) else None
 
 
 def counts_iterations(checkpoint: dict) -> bool | None:
     """Whether a checkpoint's training counted iterations, not epochs; None if it does not say."""
-    try:
-        loop = (_settings(checkpoint) or {}).get('train_cfg')
-    except (ValueError, SyntaxError, RecursionError):
-        return None
+    loop = _setting(checkpoint, 'train_cfg')
     return bool(loop.get('max_iters')) if isinstance(loop, dict) else None
 
 
@@ -362,24 +371,25 @@ def class_names(checkpoint: dict) -> tuple[str, ...] | None:
 
 
 def check_checkpoint(
-    path: str, model: nn.Module, complete: bool = True, any_method: bool = False
-) -> dict:
-    """Read a checkpoint and refuse one that was not made for this model.
+    checkpoint: dict,
+    path: str,
+    model: nn.Module,
+    complete: bool = True,
+    any_method: bool = False,
+) -> None:
+    """Refuse a checkpoint that was not made for this model.
 
     Args:
-        path: the file.
+        checkpoint: what `read_checkpoint` gave.
+        path: of the file.
         model: what it should fit.
         complete: it must be a checkpoint of this very model; else one that part of the model
             starts from.
         any_method: it may be of another method that has the same weights.
 
-    Returns:
-        The checkpoint.
-
     Raises:
         UserError: naming the number of classes, the method, or the first weight that does not fit.
     """
-    checkpoint = read_checkpoint(path)
     weights, own = weights_of(checkpoint), model.state_dict()
     head, saved = type(getattr(model, 'head', None)), _saved_head(checkpoint)
     if issubclass(head, MethodHead) and saved not in (None, head.__name__) and not any_method:
@@ -409,7 +419,6 @@ def check_checkpoint(
             f'checkpoint {path!r} is of another model: besides what this one has, it holds '
             f'{_first_of(besides)}'
         )
-    return checkpoint
 
 
 def _first_of(names: list[str]) -> str:

@@ -41,7 +41,7 @@ from fgplugins.zoo_mmpretrain.settings import (
     short_type,
 )
 from fgplugins.zoo_mmpretrain.transforms import LoadImage
-from fgplugins.zoo_mmpretrain.work_folder import latest_checkpoint
+from fgplugins.zoo_mmpretrain.work_folder import is_run
 
 __all__ = [
     'add_config_arguments',
@@ -223,7 +223,7 @@ def load_config(args: argparse.Namespace) -> Config:
     _say_schedule(cfg, overrides)
     if args.work_dir:
         cfg.work_dir = args.work_dir
-    elif latest_checkpoint(path.parent):  # the config of a run, in its folder wherever that is now
+    elif is_run(path.parent):  # the config of a run, in its folder wherever that is now
         cfg.work_dir = str(path.parent)
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / path.stem)

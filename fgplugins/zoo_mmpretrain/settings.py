@@ -75,7 +75,8 @@ def name_types(settings: Any) -> Any:
         return {key: name_types(value) for key, value in settings.items()}
     if isinstance(settings, (list, tuple)):
         return type(settings)(name_types(value) for value in settings)
-    if inspect.isclass(settings) or inspect.isfunction(settings):
+    named = inspect.isclass(settings) or inspect.isfunction(settings)
+    if named and '<' not in settings.__qualname__:  # what has a path to be found by
         return f'{settings.__module__}.{settings.__qualname__}'
     return settings
 

@@ -13,7 +13,14 @@ from filelock import FileLock, Timeout
 
 from fgplugins.errors import UserError
 
-__all__ = ['latest_checkpoint', 'one_run', 'saved_configs', 'set_earlier_aside']
+__all__ = [
+    'is_result',
+    'is_run',
+    'latest_checkpoint',
+    'one_run',
+    'saved_configs',
+    'set_earlier_aside',
+]
 
 LAST = 'last_checkpoint'  # mmengine's file; it holds the path that the checkpoint was saved to
 LOCK = '.fgplugins.lock'
@@ -50,9 +57,17 @@ def saved_configs(folder: str | Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files if file.is_file()}
 
 
-def set_earlier_aside(
-    folder: str | Path, configs: dict[str, bytes] | None = None, running: str = ''
-) -> Path | None:
+def is_result(file: Path) -> bool:
+    """Whether a file's name is of those that a run writes and the next one sets aside."""
+    return any(file.match(pattern) for pattern in RESULTS)
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is a run's."""
+    return (Path(folder) / LAST).is_file()
+
+
+def set_earlier_aside(folder: str | Path, configs: dict[str, bytes], running: str) -> Path | None:
     """Move the checkpoints and pictures of an earlier run into a folder named by its time.
 
     That is the folder which holds the run's log, where there is one.
@@ -66,7 +81,7 @@ def set_earlier_aside(
         The folder, or None if there was nothing to move.
     """
     folder = Path(folder)
-    found = sorted(f for pattern in RESULTS for f in folder.glob(pattern) if f.is_file())
+    found = sorted(f for f in folder.iterdir() if f.is_file() and is_result(f))
     if not found:
         return None
     runs = sorted(
@@ -83,7 +98,7 @@ def set_earlier_aside(
         aside.mkdir()
     for file in found:
         shutil.move(file, aside / file.name)
-    for name, content in (saved_configs(folder) if configs is None else configs).items():
+    for name, content in configs.items():
         (aside / name).write_bytes(content)
     return aside
 

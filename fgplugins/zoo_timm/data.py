@@ -22,14 +22,12 @@ from timm.data.readers.reader import Reader
 
 from fgplugins.data.classes import check_same_classes
 from fgplugins.data.images import read_image
-from fgplugins.data.layouts import Split, read_split
+from fgplugins.data.layouts import TRAIN_FOLDERS, VAL_FOLDERS, Split, read_split
 from fgplugins.errors import UserError
 
 __all__ = ['RunData', 'SplitDataset']
 
-TRAIN = ('train', 'training')
-VALIDATION = ('val', 'valid', 'validation', 'eval', 'evaluation')
-VALIDATION_FOLDERS = ('val', 'valid', 'validation')
+VALIDATION = (*VAL_FOLDERS, 'eval', 'evaluation')  # as timm calls that split
 
 _logger = logging.getLogger(__name__)
 
@@ -113,14 +111,14 @@ class RunData:
                 would look at what is trained on.
         """
         folder = Path(root).expanduser() if root else None
-        kinds = split in (*TRAIN, *VALIDATION, 'test') and kwargs.get('search_split', True)
+        kinds = split in (*TRAIN_FOLDERS, *VALIDATION, 'test') and kwargs.get('search_split', True)
         timms_own = name or kwargs.get('input_key') or kwargs.get('load_bytes')
         if timms_own or not kinds or folder is None or folder.is_file():
             return create_dataset(name, root=root, split=split, **kwargs)
         try:
             found = read_split(str(folder), self._part(folder, split))
         except UserError as error:
-            if not folder.is_dir() or _subfolders(folder).intersection(TRAIN):
+            if not folder.is_dir() or _subfolders(folder).intersection(TRAIN_FOLDERS):
                 raise
             if not str(error).startswith('data root '):  # it is of a known layout, but damaged
                 raise
@@ -136,9 +134,9 @@ class RunData:
 
     @staticmethod
     def _part(folder: Path, split: str) -> str:
-        if split in TRAIN or split == 'test':
-            return 'train' if split in TRAIN else 'test'
-        return 'val' if _subfolders(folder).intersection(VALIDATION_FOLDERS) else 'test'
+        if split in TRAIN_FOLDERS or split == 'test':
+            return 'train' if split in TRAIN_FOLDERS else 'test'
+        return 'val' if _subfolders(folder).intersection(VAL_FOLDERS) else 'test'
 
     def _timms_own(
         self, folder: Path, split: str, error: UserError, kwargs: dict[str, Any]
@@ -149,7 +147,7 @@ class RunData:
             UserError: if it would validate on the images that it trained on.
         """
         if _search_split(str(folder), split) == str(folder):
-            if split in TRAIN:
+            if split in TRAIN_FOLDERS:
                 self._whole = str(folder)
             elif self._whole == str(folder):
                 raise UserError(
