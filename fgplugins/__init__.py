@@ -11,9 +11,10 @@ if sys.argv[:1] == ['-m']:  # python -m fgplugins: Ctrl-C ends the imports quiet
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from fgplugins.checking import check_method  # first: it looks at what is registered
 from fgplugins.methods import Method, get_method, list_methods, register_method
-from fgplugins.methods.base import load_entry_points, without_float16
+from fgplugins.methods.checking import check_method  # first: it looks at what is registered
+from fgplugins.methods.layers import without_float16
+from fgplugins.methods.registry import load_entry_points
 from fgplugins.zoo_timm import fg_models as _fg_models  # noqa: F401  (registers the timm models)
 
 __all__ = [

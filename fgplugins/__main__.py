@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
-import fgplugins
-from fgplugins.cli import main_guard
 from fgplugins.errors import UserError
-
-
-def tools_folder() -> Path:
-    """The tools: inside the installed package, or beside it in a checkout."""
-    package = Path(fgplugins.__file__).parent
-    shipped = package / '.mim' / 'tools'
-    return shipped if shipped.is_dir() else package.parent / 'tools'
+from fgplugins.utils.command_line import main_guard
+from fgplugins.utils.shipped import shipped_folder
 
 
 def main() -> None:
     """Run the tool that the first argument names."""
-    tools = {path.stem: path for path in sorted(tools_folder().glob('*.py'))}
+    tools = {path.stem: path for path in sorted(shipped_folder('tools').glob('*.py'))}
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ('-h', '--help'):
         print(f'python -m fgplugins TOOL [arguments], TOOL one of: {", ".join(tools)}')

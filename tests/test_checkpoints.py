@@ -19,8 +19,12 @@ from PIL import Image
 import fgplugins  # noqa: F401  (registers the timm models)
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import running, work_folder
-from fgplugins.zoo_mmpretrain.checkpoints import read_checkpoint, read_literals, saved_config
+from fgplugins.zoo_mmpretrain.running import configs, work_folder
+from fgplugins.zoo_mmpretrain.running.checkpoints import (
+    read_checkpoint,
+    read_literals,
+    saved_config,
+)
 
 TOOLS = Path(__file__).parent.parent / 'tools'
 CONFIG = """
@@ -507,9 +511,9 @@ def test_a_config_beside_somebody_elses_checkpoint(
     config = write_config(tmp_path / 'here/gap.py', folder / 'data')
     shutil.copy(trained / 'epoch_1.pth', tmp_path / 'here')
     args = argparse.Namespace(config=str(config), cfg_options=None, work_dir=None, data_root=None)
-    assert running.load_config(args).work_dir == 'work_dirs/gap'
+    assert configs.load_config(args).work_dir == 'work_dirs/gap'
     (tmp_path / 'here/last_checkpoint').write_text('elsewhere/epoch_1.pth')
-    assert running.load_config(args).work_dir == str(tmp_path / 'here')
+    assert configs.load_config(args).work_dir == str(tmp_path / 'here')
 
 
 def test_two_runs_in_one_folder_are_refused(

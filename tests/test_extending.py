@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import fgplugins
-from fgplugins.checking import BrokenContract, check_returns
 from fgplugins.methods import METHODS, Method, get_method, list_methods, register_method
+from fgplugins.methods.checking import BrokenContract, check_returns
 from fgplugins.methods.gap import GAP
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ import fgplugins
 import fgplugins.zoo_mmpretrain as room
 from fgplugins.methods import get_method
 from fgplugins.zoo_mmpretrain.classifier import ask_channels
-from fgplugins.zoo_mmpretrain.distributions import check_distributions
 from fgplugins.zoo_mmpretrain.hooks import EpochSeedHook
+from fgplugins.zoo_mmpretrain.installation import check_installation
 from fgplugins.zoo_timm.task import LossStep
 
 init_default_scope('mmpretrain')
@@ -220,7 +220,7 @@ def installed(*names: str) -> None:
             return '1.0'
         raise PackageNotFoundError(name)
 
-    check_distributions(find)
+    check_installation(find)
 
 
 def test_distributions() -> None:

@@ -17,7 +17,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 import fgplugins.zoo_mmpretrain
-from fgplugins.zoo_mmpretrain import FineGrainedClassifier, running
+from fgplugins.zoo_mmpretrain import FineGrainedClassifier
+from fgplugins.zoo_mmpretrain.running import configs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs'
@@ -50,7 +51,7 @@ def test_the_zoos_inferencer(shape: tuple[int, ...]) -> None:
 
 
 def load(config: Path | str, **options: object) -> Config:
-    return running.load_config(
+    return configs.load_config(
         argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
     )
 

@@ -18,11 +18,11 @@ from torch import nn
 
 pytest.importorskip('matplotlib')
 
-from fgplugins.analysis import attention_maps, lettering
-from fgplugins.analysis.attention_maps import draw_attention, draw_images
-from fgplugins.analysis.lettering import shortened
-from fgplugins.cli import check_outputs
 from fgplugins.errors import UserError
+from fgplugins.utils import drawing, lettering
+from fgplugins.utils.command_line import check_outputs
+from fgplugins.utils.drawing import draw_attention, draw_images
+from fgplugins.utils.lettering import shortened
 
 NAMES = ('US$10_$5^^', r'a$b$ \frac{1}{2}', '乌鸦 crow', 'tab\tand\nline', 'x' * 200, 'é\udce9')
 
@@ -223,7 +223,7 @@ class TestColours:
         from mmengine.config import Config
 
         from fgplugins.analysis.loading import load_model
-        from fgplugins.zoo_mmpretrain.running import find_config
+        from fgplugins.zoo_mmpretrain.running.configs import find_config
 
         cfg = Config.fromfile(find_config('gap_mobilenetv2_cub'))
         cfg.test_dataloader.dataset.pipeline = [*PIPELINES[name], dict(type='PackInputs')]
@@ -357,8 +357,8 @@ class TestShowAttention:
         import timm
 
         import fgplugins
-        from fgplugins.checking import withdraw
         from fgplugins.methods import Regularizer
+        from fgplugins.methods.checking import withdraw
         from fgplugins.zoo_timm.task import MethodTask
 
         class Silent(Regularizer):
@@ -421,5 +421,5 @@ class TestShowAttention:
 
 
 def test_rows_are_as_high_as_their_images() -> None:
-    assert attention_maps._ratio([grey(20, 40), grey(10, 40)]) == 0.5
-    assert attention_maps._ratio([grey(80, 40)]) == 1
+    assert drawing._ratio([grey(20, 40), grey(10, 40)]) == 0.5
+    assert drawing._ratio([grey(80, 40)]) == 1

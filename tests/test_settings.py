@@ -22,9 +22,11 @@ from PIL import Image
 
 import fgplugins.zoo_mmpretrain as zoo
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import evaluation, running
-from fgplugins.zoo_mmpretrain.checkpoints import saved_config
-from fgplugins.zoo_mmpretrain.settings import (
+from fgplugins.utils.shipped import shipped_configs
+from fgplugins.zoo_mmpretrain import evaluation
+from fgplugins.zoo_mmpretrain.running import configs
+from fgplugins.zoo_mmpretrain.running.checkpoints import saved_config
+from fgplugins.zoo_mmpretrain.running.settings import (
     accepted_arguments,
     drop_pretrained,
     leaf_datasets,
@@ -35,7 +37,7 @@ CONFIGS = Path(__file__).parent.parent / 'configs'
 
 
 def load(config: str | Path, **options: object) -> Config:
-    return running.load_config(
+    return configs.load_config(
         argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
     )
 
@@ -66,7 +68,7 @@ def test_a_config_with_classes_for_types(tmp_path: Path) -> None:
     cfg = load(file)
     assert cfg.model.backbone.type == 'mmpretrain.models.backbones.resnet.ResNet'
     cfg.dump(tmp_path / 'saved.py')
-    assert type(running.check_model(load(tmp_path / 'saved.py')).backbone) is ResNet
+    assert type(configs.check_model(load(tmp_path / 'saved.py')).backbone) is ResNet
     assert name_types({'a': [ResNet, 1], 'b': ('c', load)})['b'] == ('c', f'{__name__}.load')
 
 
@@ -89,7 +91,7 @@ def test_overrides_without_effect_are_refused(key: str, use: str) -> None:
 
 def test_overrides_read_as_python_and_as_mmengine_reads_them() -> None:
     parser = argparse.ArgumentParser()
-    running.add_config_arguments(parser)
+    configs.add_config_arguments(parser)
     given = {
         'a=1': 1, 'b=1e-3': 1e-3, 'c=True': True, 'd=None': None, 'e=1,2': [1, 2], 'f=(3,)': (3,),
         "g={'x': [1]}": {'x': [1]}, 'h=[a,b]': ['a', 'b'], "i=x'(": "x'(", 'j=a=b': 'a=b',
@@ -234,10 +236,10 @@ def test_wrappers_of_data_sets(tmp_path: Path, wrap: Callable[[dict], dict]) -> 
     for leaf in leaves:
         leaf.data_root = str(tmp_path)
     order = ('x.pth', ('duck', 'crow'))
-    built = running.match_classes(cfg, ('test',), None, order)
+    built = configs.match_classes(cfg, ('test',), None, order)
     assert tuple(built['test'].metainfo['classes']) == ('duck', 'crow')
     assert cfg.model.head.num_classes == 2
-    running.check_images(cfg, built)
+    configs.check_images(cfg, built)
     evaluation.set_tta(cfg)
 
 
@@ -286,7 +288,7 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 def test_a_training_without_a_step_is_refused(length: object) -> None:
     cfg = load('gap_mobilenetv2_cub', **{'train_cfg.max_epochs': length})
     with pytest.raises(UserError, match=r'train_cfg.max_epochs'):
-        running.check_length(cfg)
+        configs.check_length(cfg)
 
 
 def test_images_that_a_backbone_does_not_take() -> None:
@@ -303,11 +305,11 @@ def test_images_that_a_backbone_does_not_take() -> None:
         type='TIMMBackbone', model_name='test_vit', features_only=True, in_channels=1,
         out_indices=(2,),
     )  # fmt: skip
-    model = running.check_model(cfg)
+    model = configs.check_model(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     modes = [m.training for m in model.modules()]
     with pytest.raises(UserError, match=r'images of \(1, 40, 40\).*model\.backbone\.img_size=40'):
-        running.check_input(model, dataset)
+        configs.check_input(model, dataset)
     assert [m.training for m in model.modules()] == modes
 
 
@@ -315,7 +317,7 @@ def test_levels_that_a_network_lacks() -> None:
     with pytest.raises(
         UserError, match=r'resnet10t has 5 levels, 0 to 4;.*give out_indices=\(2, 3, 4\)'
     ):
-        running.check_model(
+        configs.check_model(
             Config(
                 dict(
                     model=dict(
@@ -403,7 +405,7 @@ def test_ctrl_c_while_all_is_imported(command: list[str], tmp_path: Path) -> Non
     assert 'Traceback' not in stderr
 
 
-@pytest.mark.parametrize('name', running.shipped_configs())
+@pytest.mark.parametrize('name', shipped_configs())
 def test_every_config_can_be_read_from_a_checkpoint(name: str) -> None:
     cfg = load(name)
     saved = saved_config({'meta': {'cfg': cfg.pretty_text}}, name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods import siou
-from fgplugins.methods.second_order import second_order_convolutions
+from fgplugins.methods.fast.second_order import second_order_convolutions
 from fgplugins.methods.siou import SIoU
 
 C_IN, C_LAST, CLASSES = 4, 5, 4

@@ -43,7 +43,7 @@ def config(name: str) -> str:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    from fgplugins.zoo_mmpretrain.checkpoints import read_checkpoint
+    from fgplugins.zoo_mmpretrain.running.checkpoints import read_checkpoint
 
     return read_checkpoint(str(path))['state_dict']
 
@@ -426,10 +426,10 @@ class TestTesting:
         """The model of a config, its untrained weights saved as a checkpoint."""
         import argparse
 
-        from fgplugins.zoo_mmpretrain import running
+        from fgplugins.zoo_mmpretrain.running import configs
 
         arguments = dict(config=name, cfg_options=options, work_dir=None, data_root=None)
-        model = running.check_model(running.load_config(argparse.Namespace(**arguments)))
+        model = configs.check_model(configs.load_config(argparse.Namespace(**arguments)))
         torch.save({'state_dict': model.state_dict()}, path)
         return model.eval()
 
@@ -657,19 +657,19 @@ class TestTrainingOnly:
         """The written config and weights test like the trained ones, without the second network."""
         from mmengine.config import Config
 
-        from fgplugins.zoo_mmpretrain import running
+        from fgplugins.zoo_mmpretrain.running import configs
 
         name = f'{method}_r110_cifar10'
         small = ['model.backbone.depth=8']
         cfg = Config.fromfile(config(name))
         cfg.merge_from_dict({'model.backbone.depth': 8})
-        trained = running.check_model(cfg)
+        trained = configs.check_model(cfg)
         torch.save({'state_dict': trained.state_dict()}, tmp_path / 'a.pth')
         done = run_tool('deploy', name, 'a.pth', '--cfg-options', *small)
         assert done.returncode == 0, done.stderr
         shipped = Config.fromfile(tmp_path / 'a_deployed.py')
         assert shipped.model.type == 'ImageClassifier'
-        plain = running.check_model(shipped)
+        plain = configs.check_model(shipped)
         plain.load_state_dict(
             torch.load(tmp_path / 'a_deployed.pth', weights_only=True)['state_dict']
         )

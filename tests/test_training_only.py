@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fgplugins.zoo_mmpretrain  # noqa: F401
 from fgplugins.methods import art, siou
-from fgplugins.methods.base import check_gradient_path
+from fgplugins.utils.probing import check_gradient_path
 from fgplugins.zoo_mmpretrain.deploy import deploy as deploy_mmpretrain
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy as deploy_timm

@@ -35,8 +35,8 @@ from fgplugins.analysis.subjects import (
     timm_name,
 )
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_outputs, main_guard
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
 

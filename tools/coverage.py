@@ -23,9 +23,9 @@ from pathlib import Path
 
 from fgplugins.analysis import coverage
 from fgplugins.analysis.coverage import Subject
-from fgplugins.cli import check_outputs, main_guard, need_mmpretrain
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
+from fgplugins.utils.command_line import check_outputs, main_guard, need_room
 
 # What each of MMPretrain's backbones needs to be told to be small and to give its last maps: its
 # settings, and the images it runs on where (64, 96) will not do.
@@ -209,7 +209,7 @@ def main() -> None:
     rows = []
     for zoo in args.zoo:
         if zoo == 'mmpretrain':
-            need_mmpretrain()
+            need_room('fgplugins.zoo_mmpretrain')
             from mmengine.registry import init_default_scope
 
             init_default_scope('mmpretrain')

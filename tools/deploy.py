@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from fgplugins.analysis.loading import add_model_arguments, load_model
-from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_outputs, main_guard
 
 
 def parse_args() -> argparse.Namespace:

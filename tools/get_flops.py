@@ -21,7 +21,7 @@ from fgplugins.analysis.flops_report import compare_text, make_report
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.subjects import add_versus_arguments, inherited, load_subject
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
-from fgplugins.cli import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, main_guard
 
 
 def parse_args() -> argparse.Namespace:

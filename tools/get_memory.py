@@ -23,8 +23,8 @@ import torch
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.memory import saved_bytes
 from fgplugins.analysis.subjects import load_subject
-from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_outputs, main_guard
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,24 +16,25 @@ import math
 import os
 from pathlib import Path
 
-from fgplugins.cli import check_outputs, main_guard, need_mmpretrain
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_outputs, main_guard, need_room
 
-need_mmpretrain()
+need_room('fgplugins.zoo_mmpretrain')
 
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from fgplugins.zoo_mmpretrain import checkpoints, evaluation, running
-from fgplugins.zoo_mmpretrain.settings import drop_pretrained
+from fgplugins.zoo_mmpretrain import evaluation
+from fgplugins.zoo_mmpretrain.running import checkpoints, configs
+from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    running.add_config_arguments(parser)
+    configs.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write every prediction to this .pkl file')
     parser.add_argument('--json', metavar='FILE', help='write the metrics and terms to this file')
@@ -105,11 +106,11 @@ def print_numbers(numbers: dict[str, object], digits: int) -> None:
 def main() -> None:
     args = parse_args()
     check_args(args)
-    cfg = running.load_config(args)
+    cfg = configs.load_config(args)
     if not args.work_dir:
         cfg.work_dir = str(Path(cfg.work_dir) / 'test')  # a training's own files stay as they are
-    running.set_launcher(cfg, args.launcher)
-    running.prepare_loaders(cfg)
+    configs.set_launcher(cfg, args.launcher)
+    configs.prepare_loaders(cfg)
     if args.uncropped:
         evaluation.set_uncropped(cfg)
     if not args.terms:
@@ -117,11 +118,11 @@ def main() -> None:
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
     content = checkpoints.read_checkpoint(args.checkpoint)
     known = (args.checkpoint, checkpoints.class_names(content))
-    data = running.match_classes(cfg, ('test',), args.cfg_options, known)
-    if running.is_main_process():
-        running.check_images(cfg, data)
-    model = running.check_model(cfg)
-    running.check_input(model, data['test'])
+    data = configs.match_classes(cfg, ('test',), args.cfg_options, known)
+    if configs.is_main_process():
+        configs.check_images(cfg, data)
+    model = configs.check_model(cfg)
+    configs.check_input(model, data['test'])
     checkpoints.check_checkpoint(content, args.checkpoint, model)
     del model
     if args.tta:
@@ -129,16 +130,16 @@ def main() -> None:
 
     cfg.load_from, cfg.resume = args.checkpoint, False
     with checkpoints.harmless_checkpoints():
-        with running.user_errors('runner'):
+        with configs.user_errors('runner'):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        with running.user_errors('test_evaluator'):
+        with configs.user_errors('test_evaluator'):
             _ = runner.test_loop
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        with running.logged_errors(runner):
+        with configs.logged_errors(runner):
             metrics = runner.test()
     terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
-    if running.is_main_process():
+    if configs.is_main_process():
         print()
         print_numbers(metrics, digits=2)
         if terms:

@@ -15,23 +15,23 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
-from fgplugins.cli import main_guard, need_mmpretrain
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import main_guard, need_room
 
-need_mmpretrain()
+need_room('fgplugins.zoo_mmpretrain')
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from fgplugins.zoo_mmpretrain import checkpoints, running, work_folder
-from fgplugins.zoo_mmpretrain.settings import drop_pretrained, short_type
+from fgplugins.zoo_mmpretrain.running import checkpoints, configs, work_folder
+from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained, short_type
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    running.add_config_arguments(parser)
+    configs.add_config_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -74,7 +74,7 @@ def has_published_weights(name: str) -> bool:
     return bool(found and found.has_weights)
 
 
-def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
+def set_pretrained(cfg: configs.Config, weights: str | None) -> dict | None:
     """Start the backbone from given or published weights, or say that it starts from none.
 
     Returns:
@@ -118,7 +118,7 @@ def set_pretrained(cfg: running.Config, weights: str | None) -> dict | None:
     return content
 
 
-def check_pretrained(weights: dict, backbone: running.nn.Module, source: str) -> None:
+def check_pretrained(weights: dict, backbone: configs.nn.Module, source: str) -> None:
     """Refuse a file that lacks a weight of the backbone or has it in another shape.
 
     Loaders of both zoos skip such weights without a word. timm flattens some names.
@@ -150,7 +150,7 @@ def has_initial_weights(settings: object) -> bool:
     return any(has_initial_weights(part) for part in settings.values())
 
 
-def find_resume(cfg: running.Config, resume: str | None) -> str | None:
+def find_resume(cfg: configs.Config, resume: str | None) -> str | None:
     """The checkpoint to go on from."""
     if resume is None:
         return cfg.get('load_from')
@@ -164,7 +164,7 @@ def find_resume(cfg: running.Config, resume: str | None) -> str | None:
     return resume
 
 
-def check_resume(content: dict, path: str, cfg: running.Config) -> None:
+def check_resume(content: dict, path: str, cfg: configs.Config) -> None:
     """Refuse a checkpoint that this training cannot go on from.
 
     Raises:
@@ -188,7 +188,7 @@ def check_resume(content: dict, path: str, cfg: running.Config) -> None:
         )
 
 
-def check_sources(cfg: running.Config, *files: str | None) -> None:
+def check_sources(cfg: configs.Config, *files: str | None) -> None:
     """Refuse to start from a file that the new run would set aside.
 
     Raises:
@@ -203,7 +203,7 @@ def check_sources(cfg: running.Config, *files: str | None) -> None:
             )
 
 
-def is_finished(cfg: running.Config, meta: dict) -> bool:
+def is_finished(cfg: configs.Config, meta: dict) -> bool:
     """Whether a checkpoint is of the last epoch, or iteration, that the config asks for."""
     key = 'iter' if cfg.train_cfg.get('max_iters') else 'epoch'
     return meta[key] >= (cfg.train_cfg.get(f'max_{key}s') or float('inf'))
@@ -234,37 +234,37 @@ def print_summary(runner: Runner) -> None:
     print('\n' + '\n'.join(lines))
 
 
-def build_runner(cfg: running.Config) -> Runner:
+def build_runner(cfg: configs.Config) -> Runner:
     """Mmengine's runner, with what ``train()`` would build already built: mistakes are the user's.
 
     What it saves of the config does not say where the initial weights came from: the checkpoints
     hold them.
     """
-    with running.user_errors('runner'):
+    with configs.user_errors('runner'):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    with running.user_errors('train_cfg'):
+    with configs.user_errors('train_cfg'):
         _ = runner.train_loop
-    with running.user_errors('val_evaluator'):
+    with configs.user_errors('val_evaluator'):
         _ = runner.val_loop
-    with running.user_errors('optim_wrapper'):
+    with configs.user_errors('optim_wrapper'):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     drop_pretrained(runner.cfg.model)
-    if running.is_main_process():
+    if configs.is_main_process():
         runner.dump_config()
     return runner
 
 
-def train(cfg: running.Config, finished: bool, resuming: bool) -> None:
+def train(cfg: configs.Config, finished: bool, resuming: bool) -> None:
     """Train, or test once more what is trained already."""
-    main_process = running.is_main_process()
-    configs = work_folder.saved_configs(cfg.work_dir)
+    main_process = configs.is_main_process()
+    saved = work_folder.saved_configs(cfg.work_dir)
     with checkpoints.harmless_checkpoints():
         runner = build_runner(cfg)
         if main_process and not resuming:
-            aside = work_folder.set_earlier_aside(cfg.work_dir, configs, runner.timestamp)
+            aside = work_folder.set_earlier_aside(cfg.work_dir, saved, runner.timestamp)
             if aside:
                 print(f'note: the files of an earlier run are set aside in {aside}')
-        with running.logged_errors(runner):
+        with configs.logged_errors(runner):
             try:
                 if not finished:
                     runner.train()
@@ -284,15 +284,15 @@ def train(cfg: running.Config, finished: bool, resuming: bool) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = running.load_config(args)
-    running.check_length(cfg)
-    running.set_launcher(cfg, args.launcher)
+    cfg = configs.load_config(args)
+    configs.check_length(cfg)
+    configs.set_launcher(cfg, args.launcher)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
     if args.amp:
-        running.set_amp(cfg)
+        configs.set_amp(cfg)
     if args.auto_scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise UserError(
@@ -300,8 +300,8 @@ def main() -> None:
                 'auto_scale_lr=dict(base_batch_size=256)'
             )
         cfg.auto_scale_lr.enable = True
-    running.prepare_loaders(cfg)
-    running.add_hooks(cfg)
+    configs.prepare_loaders(cfg)
+    configs.add_hooks(cfg)
     checkpoint = find_resume(cfg, args.resume)
     resuming = bool(checkpoint and cfg.get('resume'))
     if resuming:
@@ -315,17 +315,17 @@ def main() -> None:
         known = checkpoint, checkpoints.class_names(content)
     else:
         check_sources(cfg, checkpoint, args.pretrained)
-    data = running.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
-    if running.is_main_process():
-        running.check_images(cfg, data)
-    model = running.check_model(cfg)
+    data = configs.match_classes(cfg, ('train', 'val'), args.cfg_options, known)
+    if configs.is_main_process():
+        configs.check_images(cfg, data)
+    model = configs.check_model(cfg)
     for dataset in data.values():
-        running.check_input(model, dataset)
+        configs.check_input(model, dataset)
     if weights is not None:
         check_pretrained(weights, model.backbone, args.pretrained)
     elif not resuming and has_initial_weights(cfg.model):
         what = '--pretrained' if args.pretrained else 'model.init_cfg'
-        with checkpoints.harmless_checkpoints(), running.user_errors(what):
+        with checkpoints.harmless_checkpoints(), configs.user_errors(what):
             model.init_weights()  # reads, or downloads
     if checkpoint:
         checkpoints.check_checkpoint(content, checkpoint, model, complete=resuming)
@@ -335,7 +335,7 @@ def main() -> None:
         count = content['meta'][unit.replace('iteration', 'iter')]
         print(f'note: {checkpoint} is of the last {unit} already ({count}): its result')
     del model, content
-    with work_folder.one_run(cfg.work_dir) if running.is_main_process() else nullcontext():
+    with work_folder.one_run(cfg.work_dir) if configs.is_main_process() else nullcontext():
         train(cfg, finished, resuming)
 
 

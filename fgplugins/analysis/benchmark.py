@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from fgplugins.analysis.complexity import count_complexity
-from fgplugins.analysis.lettering import lettering
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.subjects import Subject
 from fgplugins.errors import UserError
+from fgplugins.utils.lettering import lettering
 
 __all__ = [
     'MODES',

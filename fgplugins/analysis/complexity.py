@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from fgplugins.analysis.loading import LoadedModel
 from fgplugins.methods import Method
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
     warnings.simplefilter('ignore', FutureWarning)

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import fgplugins
 from fgplugins.methods import get_method
 
 __all__ = [
@@ -81,7 +80,7 @@ def _demand(condition: bool, text: str) -> None:
 def is_refusal(error: BaseException) -> bool:
     """Whether this package raised the error, on purpose, rather than something that it called."""
     frames = traceback.extract_tb(error.__traceback__)
-    inside = Path(frames[-1].filename).is_relative_to(Path(fgplugins.__file__).parent)
+    inside = Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)
     return isinstance(error, ValueError) and inside
 
 

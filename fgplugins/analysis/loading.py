@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.methods import Method, Regularizer
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
+from fgplugins.utils.shipped import shipped_configs
 
 __all__ = [
     'LoadedModel',
@@ -158,17 +159,17 @@ def load_model(
         kwargs = key_values('--model-kwargs', model_kwargs or [])
         return _from_timm(name, checkpoint, kwargs, training_only, any_method)
     try:
-        from fgplugins.zoo_mmpretrain import running
+        from fgplugins.zoo_mmpretrain.running import configs
     except ImportError as error:
         raise UserError(
             f'{name!r} is not a timm model, and configs cannot be read: {error}'
         ) from None
     try:
-        running.find_config(name)
+        configs.find_config(name)
     except UserError:
-        known = [*running.shipped_configs(), *timm.list_models()]
+        known = [*shipped_configs(), *timm.list_models()]
         raise UserError(
-            f'{name!r} is neither a config (a file, or one of {running.configs_folder().name}/), '
+            f'{name!r} is neither a config (a file, or one of configs/), '
             f'nor a method or another model of timm{did_you_mean(Path(name).stem, known)}'
         ) from None
     if any(item.startswith('img_size=') for item in model_kwargs or []):
@@ -289,9 +290,9 @@ def _from_config(
     training_only: bool,
     any_method: bool = False,
 ) -> LoadedModel:
-    from fgplugins.zoo_mmpretrain import checkpoints, running
+    from fgplugins.zoo_mmpretrain.running import checkpoints, configs
 
-    cfg = running.load_config(
+    cfg = configs.load_config(
         argparse.Namespace(config=name, cfg_options=options, work_dir=None, data_root=None)
     )
     content = None
@@ -328,10 +329,11 @@ def load_classifier(
     from mmengine.dataset import Compose
     from mmpretrain.registry import TRANSFORMS
 
-    from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead, checkpoints, running
+    from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
     from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
     from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
-    from fgplugins.zoo_mmpretrain.settings import drop_pretrained, leaf_datasets, short_type
+    from fgplugins.zoo_mmpretrain.running import checkpoints, configs
+    from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained, leaf_datasets, short_type
 
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{name}: model={cfg.get("model")!r}: must be a dict with a type')
@@ -339,7 +341,7 @@ def load_classifier(
         cfg.model.deployed = not training_only
     if content is not None:
         drop_pretrained(cfg.model)  # the checkpoint has all of its own
-    model = running.check_model(cfg)
+    model = configs.check_model(cfg)
     model.eval()
     head, classes = getattr(model, 'head', None), None
     if content is not None:
@@ -356,7 +358,7 @@ def load_classifier(
 
     @functools.cache
     def pipeline() -> Compose:
-        with running.user_errors('test pipeline'):
+        with configs.user_errors('test pipeline'):
             return Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
 
     def read_image(path: str) -> tuple[np.ndarray, Tensor]:

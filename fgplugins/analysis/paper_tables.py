@@ -17,7 +17,7 @@ from fgplugins.analysis.tables import Table
 
 __all__ = ['FINE_TUNING', 'PAPERS', 'Counted', 'Row', 'count_row', 'make_page', 'rows_of']
 
-COMMAND = 'python tools/make_complexity.py'
+COMMAND = 'python scripts/make_complexity.py'
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def _from_checkpoint(
             raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
         return load_model(architecture, path, model_kwargs, cfg_options)
     try:
-        from fgplugins.zoo_mmpretrain import checkpoints
+        from fgplugins.zoo_mmpretrain.running import checkpoints
     except ImportError as error:
         raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
     content = checkpoints.read_checkpoint(path)
@@ -221,7 +221,7 @@ def _from_checkpoint(
         raise UserError(
             f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
         )
-    from fgplugins.zoo_mmpretrain.running import override
+    from fgplugins.zoo_mmpretrain.running.configs import override
 
     override(cfg, key_values('--cfg-options', cfg_options or []))
     return load_classifier(Path(path).stem, cfg, path, content)

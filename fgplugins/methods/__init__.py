@@ -1,16 +1,15 @@
 """The maths: one file per paper, importing torch and nothing else.
 
-`base` alone also imports fvcore's `Registry`, which is the METHODS registry. Every module of this
-folder is imported here, so that a method is registered by lying in it.
+`registry` alone also imports fvcore's `Registry`, which METHODS is. Every module of this folder is
+imported here, so that a method is registered by lying in it.
 """
 
 import importlib
 import pkgutil
 
-from fgplugins.methods.base import (
+from fgplugins.methods.base import Method, Regularizer
+from fgplugins.methods.registry import (
     METHODS,
-    Method,
-    Regularizer,
     get_method,
     list_methods,
     on_register,

@@ -54,8 +54,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Regularizer, register_method
+from fgplugins.methods.base import Regularizer
 from fgplugins.methods.gap import GAP
+from fgplugins.methods.registry import register_method
 
 __all__ = [
     'ART',

@@ -50,8 +50,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Method, register_method, without_float16
-from fgplugins.methods.gap import linear_weight
+from fgplugins.methods.base import Method
+from fgplugins.methods.layers import linear_weight, without_float16
+from fgplugins.methods.registry import register_method
 
 __all__ = [
     'CLAN',

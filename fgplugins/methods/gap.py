@@ -22,15 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Method, register_method
+from fgplugins.methods.base import Method
+from fgplugins.methods.layers import linear_weight
+from fgplugins.methods.registry import register_method
 
-__all__ = ['GAP', 'linear_weight']
-
-
-def linear_weight(layer: nn.Module) -> Tensor:
-    """The weight (out, in) of a linear layer, also of one that PyTorch has quantised."""
-    weight = layer.weight
-    return weight if isinstance(weight, Tensor) else weight().dequantize()
+__all__ = ['GAP']
 
 
 @register_method('gap')

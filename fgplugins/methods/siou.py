@@ -46,9 +46,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.base import register_method
-from fgplugins.methods.gap import GAP, linear_weight
-from fgplugins.methods.second_order import input_gradients_only, second_order_convolutions
+from fgplugins.methods.fast.second_order import input_gradients_only, second_order_convolutions
+from fgplugins.methods.gap import GAP
+from fgplugins.methods.layers import linear_weight
+from fgplugins.methods.registry import register_method
 
 __all__ = [
     'KINDS',

@@ -49,14 +49,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import (
+from fgplugins.methods.base import Method
+from fgplugins.methods.layers import (
     BatchNorm,
-    Method,
     negative_log_likelihood,
-    register_method,
     scale_gradient,
     without_float16,
 )
+from fgplugins.methods.registry import register_method
 
 __all__ = [
     'WARN',

@@ -7,9 +7,9 @@ The only room that knows MMPretrain. Configs bring it in by
 
 import warnings
 
-from fgplugins.zoo_mmpretrain.distributions import check_distributions
+from fgplugins.zoo_mmpretrain.installation import check_installation
 
-check_distributions()
+check_installation()
 # about a compiled operator that no method needs; mmcv says it at every start
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 

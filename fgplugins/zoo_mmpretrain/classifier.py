@@ -16,11 +16,15 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fgplugins.errors import UserError
-from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
+from fgplugins.errors import UserError, first_line
 from fgplugins.methods import Method
-from fgplugins.methods.base import check_gradient_path, first_line
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
+from fgplugins.utils.probing import (
+    check_gradient_path,
+    differentiate_twice,
+    turn_into_buffers,
+    unused_parameters,
+)
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
@@ -230,7 +234,7 @@ class FineGrainedClassifier(ImageClassifier):
             if not deployed:
                 second = SecondStream(*self._build(*configs))
                 size = ask_view_size(second.backbone, second.neck, image_channels)
-                set_aside(second, unused)
+                turn_into_buffers(second, unused)
                 self.second_stream, self.regularizer = second, method.regularizer(size)
 
     def _fit(self, method: Method, image_channels: int) -> list[str]:
@@ -261,7 +265,7 @@ class FineGrainedClassifier(ImageClassifier):
             self._check_gradients(maps)
         trained = {name for name, p in network.named_parameters() if p.requires_grad}
         unused = [name for name in unused_parameters(network, maps) if name in trained]
-        set_aside(network, unused)
+        turn_into_buffers(network, unused)
         return unused
 
     @staticmethod

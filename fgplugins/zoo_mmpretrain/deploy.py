@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from fgplugins.methods.gap import GAP
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
 
 __all__ = ['deploy']

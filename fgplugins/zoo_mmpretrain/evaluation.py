@@ -12,10 +12,10 @@ from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from fgplugins.errors import UserError
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
-from fgplugins.zoo_mmpretrain.running import user_errors
-from fgplugins.zoo_mmpretrain.settings import leaf_datasets, short_type
+from fgplugins.zoo_mmpretrain.running.configs import user_errors
+from fgplugins.zoo_mmpretrain.running.settings import leaf_datasets, short_type
 
 __all__ = ['mean_terms', 'set_deployed', 'set_tta', 'set_uncropped']
 

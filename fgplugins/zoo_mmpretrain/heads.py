@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fgplugins.methods import Method, on_register
 from fgplugins.methods.clan import BranchClassifiers
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']

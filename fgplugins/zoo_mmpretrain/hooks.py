@@ -16,10 +16,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
-from fgplugins.analysis.attention_maps import draw_attention
-from fgplugins.analysis.lettering import shortened
 from fgplugins.errors import UserError
-from fgplugins.modes import in_testing
+from fgplugins.utils.drawing import draw_attention
+from fgplugins.utils.lettering import shortened
+from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register

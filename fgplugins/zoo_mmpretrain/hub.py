@@ -8,14 +8,14 @@ from pathlib import Path
 from mmpretrain.apis.model import ModelHub
 
 from fgplugins.model_index import model_index
-from fgplugins.zoo_mmpretrain.running import configs_folder
+from fgplugins.utils.shipped import shipped_folder
 
 __all__ = ['register_configs']
 
 
 def register_configs() -> None:
     """Tell MMPretrain of the shipped configs, as ``get_model`` and its inferencers take them."""
-    folder = configs_folder()
+    folder = shipped_folder('configs')
     names = [f.stem for f in folder.glob('*.py') if not ModelHub.has(f.stem)]
     if not names:
         return

@@ -20,10 +20,14 @@ from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 
 from fgplugins.errors import did_you_mean
-from fgplugins.gradients import differentiate_twice, set_aside, unused_parameters
 from fgplugins.methods import Method, get_method
-from fgplugins.methods.base import check_gradient_path
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
+from fgplugins.utils.probing import (
+    check_gradient_path,
+    differentiate_twice,
+    turn_into_buffers,
+    unused_parameters,
+)
 from fgplugins.zoo_timm.names import look_up
 from fgplugins.zoo_timm.weights import create_backbone
 
@@ -372,7 +376,7 @@ class ComposedModel(nn.Module):
                     f'inner feature map of {name}, and {error}'
                 ) from None
         if maps is not None:
-            set_aside(self.backbone, unused_parameters(self.backbone, maps))
+            turn_into_buffers(self.backbone, unused_parameters(self.backbone, maps))
 
     def find_view_size(self) -> tuple[int, int] | None:
         """The size of images to look at a part of an image in.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fgplugins.methods.gap import GAP
-from fgplugins.modes import in_testing
+from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_timm.checkpoints import PREPROCESSING
 from fgplugins.zoo_timm.composed import ComposedModel
 

@@ -21,9 +21,9 @@ from timm.models._builder import pretrained_cfg_for_features, resolve_pretrained
 from timm.models._features import FeatureGetterNet
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
-import fgplugins.backbones  # noqa: F401  (registers the networks that the presets stand on)
-from fgplugins.checking import withdraw
+import fgplugins.networks  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.methods import Method, get_method, on_register
+from fgplugins.methods.checking import withdraw
 from fgplugins.zoo_timm.composed import (
     ComposedModel,
     check_backbone,

@@ -24,10 +24,9 @@ from timm.task import TrainingTask
 from timm.utils.model import unwrap_model
 from torch import nn
 
-import fgplugins  # noqa: F401  (registers the models)
-from fgplugins.cli import main_guard
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import main_guard
 from fgplugins.zoo_timm.checkpoints import check_method, check_weights, read_checkpoint
 from fgplugins.zoo_timm.composed import ComposedModel
 from fgplugins.zoo_timm.data import RunData

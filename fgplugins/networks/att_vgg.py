@@ -24,8 +24,8 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
-from fgplugins.backbones.cifar_wrn import cifar_cfg
-from fgplugins.backbones.staged import StagedCNN
+from fgplugins.networks.cifar_wrn import cifar_cfg
+from fgplugins.networks.sequential_cnn import SequentialCNN
 
 __all__ = ['AttentionVGG', 'ProgressiveGate']
 
@@ -49,7 +49,7 @@ class ProgressiveGate(nn.Module):
         return x * self.u(x).sigmoid()
 
 
-class AttentionVGG(StagedCNN):
+class AttentionVGG(SequentialCNN):
     """13 convolutions; the maps of layers 7 (256, stride 1), 10 (512, 2) and 13 (512, 4).
 
     Args:
@@ -58,7 +58,7 @@ class AttentionVGG(StagedCNN):
         progressive: gate layer 10's map on its way to the next layer (PAN).
         device: where to create the parameters.
         dtype: their type.
-        **kwargs: of `StagedCNN`.
+        **kwargs: of `SequentialCNN`.
     """
 
     def __init__(

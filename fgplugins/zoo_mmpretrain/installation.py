@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ['check_distributions']
+__all__ = ['check_installation']
 
 FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain')
 ORIGINALS = ('mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain')
 
 
-def check_distributions(find_version: Callable[[str], str] = version) -> None:
+def check_installation(find_version: Callable[[str], str] = version) -> None:
     """Raise unless exactly one of the two families is installed.
 
     Args:

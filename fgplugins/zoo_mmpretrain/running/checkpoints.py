@@ -18,8 +18,7 @@ from mmengine.registry import root as root_registries
 from mmpretrain import registry as zoo
 from torch import Tensor, nn
 
-from fgplugins.cli import one_line
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, one_line
 from fgplugins.zoo_mmpretrain import registry as ours
 from fgplugins.zoo_mmpretrain.classifier import TRAINING_ONLY, FineGrainedClassifier
 from fgplugins.zoo_mmpretrain.heads import MethodHead

@@ -1,6 +1,6 @@
 """Which parameters a network's maps depend on, and what can be differentiated twice.
 
-Both zoos ask it of their backbones. Torch and nothing else.
+Both zoos ask it of their backbones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['differentiate_twice', 'set_aside', 'unused_parameters']
+from fgplugins.errors import first_line
+
+__all__ = [
+    'check_gradient_path',
+    'differentiate_twice',
+    'turn_into_buffers',
+    'unused_parameters',
+]
 
 
 def unused_parameters(module: nn.Module, maps: Sequence[Tensor]) -> list[str]:
@@ -32,7 +39,7 @@ def unused_parameters(module: nn.Module, maps: Sequence[Tensor]) -> list[str]:
     return [name for name, p in module.named_parameters() if p not in reached]
 
 
-def set_aside(module: nn.Module, names: Sequence[str]) -> None:
+def turn_into_buffers(module: nn.Module, names: Sequence[str]) -> None:
     """Make buffers of parameters: kept, saved and loaded as before, but not trained."""
     for name in names:
         path, _, last = name.rpartition('.')
@@ -60,3 +67,35 @@ def differentiate_twice(module: nn.Module) -> list[nn.Module]:
             if isinstance(child, nn.Hardsigmoid):
                 setattr(parent, name, TwiceHardsigmoid())
     return [layer for layer in module.modules() if getattr(layer, 'fused_attn', False)]
+
+
+def check_gradient_path(features: Sequence[Tensor]) -> None:
+    """Refuse maps that scores cannot be differentiated by, twice, as a gradient-based loss does.
+
+    A network that returns a normalised or permuted copy of what it continues from fails here: its
+    scores have no gradient with respect to the copy.
+
+    Raises:
+        ValueError: saying what fails.
+    """
+    *inner, last = features
+    if not all(f.requires_grad for f in features):
+        raise ValueError(
+            'it is computed without gradients, since all below it is frozen: freeze fewer stages'
+        )
+    try:
+        gradients = torch.autograd.grad(last.sum(), inner, create_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise ValueError(f'its gradient cannot be computed: {first_line(error)}') from None
+    if any(g is None for g in gradients):
+        raise ValueError(
+            'what it hands over is not the tensor it continues from, but a normalised, permuted or '
+            'detached copy, or the end of another branch: take a backbone that hands over the map '
+            'itself, as ResNet, RegNet, EfficientNet, MobileNetV2, VGG or ConvNeXt of timm'
+        )
+    again = sum(g.square().sum() for g in gradients)
+    if again.requires_grad:
+        try:
+            torch.autograd.grad(again, inner, allow_unused=True)
+        except RuntimeError as error:
+            raise ValueError(f'it cannot be differentiated twice: {first_line(error)}') from None

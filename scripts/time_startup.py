@@ -1,6 +1,6 @@
 """Time what a user waits for before anything runs: the import, and building each preset.
 
-    python tools/startup.py --json startup.json
+    python scripts/time_startup.py --json startup.json
 
 Imports are timed in processes of their own. A preset is built in turn with its backbone alone, with
 random weights, and the ratio is the median over rounds.
@@ -28,8 +28,8 @@ import torch
 
 from fgplugins.analysis.benchmark import machine_record, median_ratio
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.cli import check_outputs, main_guard
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_outputs, main_guard
 
 IMPORTS = """
 import time
@@ -96,7 +96,7 @@ def main() -> None:
     if unknown:
         raise UserError(f'--presets {unknown[0]}: there are {", ".join(known)}')
     report: dict[str, object] = {
-        'command': shlex.join(['python', 'tools/startup.py', *sys.argv[1:]]),
+        'command': shlex.join(['python', 'scripts/time_startup.py', *sys.argv[1:]]),
         'machine': machine_record('cpu'),
         'python': platform.python_version(),
         'imports': time_imports(args.rounds),

@@ -10,7 +10,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
-__all__ = ['ClassifiedCNN', 'StagedCNN']
+__all__ = ['ClassifiedCNN', 'SequentialCNN']
 
 
 class ClassifiedCNN(nn.Module):
@@ -52,7 +52,7 @@ class ClassifiedCNN(nn.Module):
         self.reset_classifier(0, '')
 
 
-class StagedCNN(ClassifiedCNN):
+class SequentialCNN(ClassifiedCNN):
     """Stages one after the other, average pooling and a linear classifier.
 
     Args:

@@ -23,16 +23,15 @@ from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 from tqdm import tqdm
 
-import fgplugins
-from fgplugins.cli import one_line
 from fgplugins.data.classes import check_same_classes
 from fgplugins.data.images import check_readable
 from fgplugins.data.layouts import has_validation
-from fgplugins.errors import UserError, did_you_mean
-from fgplugins.modes import in_testing
-from fgplugins.zoo_mmpretrain.checkpoints import harmless_checkpoints
+from fgplugins.errors import UserError, did_you_mean, one_line
+from fgplugins.utils.modes import in_testing
+from fgplugins.utils.shipped import shipped_configs, shipped_folder
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
-from fgplugins.zoo_mmpretrain.settings import (
+from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
+from fgplugins.zoo_mmpretrain.running.settings import (
     check_overrides,
     drop_inherited,
     leaf_datasets,
@@ -40,8 +39,8 @@ from fgplugins.zoo_mmpretrain.settings import (
     registered_names,
     short_type,
 )
+from fgplugins.zoo_mmpretrain.running.work_folder import is_run
 from fgplugins.zoo_mmpretrain.transforms import LoadImage
-from fgplugins.zoo_mmpretrain.work_folder import is_run
 
 __all__ = [
     'add_config_arguments',
@@ -50,7 +49,6 @@ __all__ = [
     'check_input',
     'check_length',
     'check_model',
-    'configs_folder',
     'find_config',
     'is_main_process',
     'load_config',
@@ -60,7 +58,6 @@ __all__ = [
     'prepare_loaders',
     'set_amp',
     'set_launcher',
-    'shipped_configs',
     'user_errors',
 ]
 
@@ -133,18 +130,6 @@ def logged_errors(runner: Runner) -> Iterator[None]:
 # ----------------------------------------------------------------------------------- configurations
 
 
-def configs_folder() -> Path:
-    """The configs: inside the installed package, or beside it in a checkout."""
-    package = Path(fgplugins.__file__).parent
-    shipped = package / '.mim' / 'configs'
-    return shipped if shipped.is_dir() else package.parent / 'configs'
-
-
-def shipped_configs() -> list[str]:
-    """The names that `find_config` takes besides files."""
-    return sorted(f.stem for f in configs_folder().glob('*.py'))
-
-
 def find_config(name: str) -> Path:
     """A config by path, or by the name of one that is shipped (with or without .py).
 
@@ -154,7 +139,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = configs_folder() / f'{path.name.removesuffix(".py")}.py'
+    shipped = shipped_folder('configs') / f'{path.name.removesuffix(".py")}.py'
     if shipped.is_file():
         return shipped
     names = shipped_configs()

@@ -1,7 +1,7 @@
 """Write docs/complexity.md: every complexity figure of the five papers beside what is counted here.
 
-python tools/make_complexity.py
-python tools/make_complexity.py --check
+python scripts/make_complexity.py
+python scripts/make_complexity.py --check
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from fgplugins.analysis.paper_tables import make_page
 from fgplugins.analysis.tables import write_text
-from fgplugins.cli import main_guard
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import main_guard
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'complexity.md'
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, one_line
 
-__all__ = ['check_outputs', 'main_guard', 'need_mmpretrain', 'one_line']
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without frames; a data-loading worker's error without its wrapping."""
-    text = str(error)
-    if 'Original Traceback' in text:
-        text = text.rstrip().split('UserError: ')[-1]
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return ' '.join(lines) if lines else type(error).__name__
+__all__ = ['check_outputs', 'main_guard', 'need_room']
 
 
 def check_outputs(args: argparse.Namespace, *options: str) -> None:
@@ -47,10 +39,14 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
             raise UserError(f'--{option} {path}: no permission to write {target}')
 
 
-def need_mmpretrain() -> None:
-    """End a command line with one line if MMPretrain is not installed, or installed twice."""
+def need_room(name: str) -> None:
+    """End a command line with one line if a room of the package lacks what it stands on.
+
+    Args:
+        name: of the module, as ``fgplugins.zoo_mmpretrain``.
+    """
     try:
-        import fgplugins.zoo_mmpretrain  # noqa: F401
+        importlib.import_module(name)
     except ImportError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

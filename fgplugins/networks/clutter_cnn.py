@@ -16,12 +16,12 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from fgplugins.backbones.staged import StagedCNN
+from fgplugins.networks.sequential_cnn import SequentialCNN
 
 __all__ = ['ClutterCNN']
 
 
-class ClutterCNN(StagedCNN):
+class ClutterCNN(SequentialCNN):
     """Five convolutions, four feature maps: after each pooling (strides 2, 4, 8) and at the end.
 
     Args:
@@ -30,7 +30,7 @@ class ClutterCNN(StagedCNN):
         in_chans: image channels.
         device: where to create the parameters.
         dtype: their type.
-        **kwargs: of `StagedCNN`.
+        **kwargs: of `SequentialCNN`.
     """
 
     def __init__(

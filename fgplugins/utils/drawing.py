@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fgplugins.analysis.lettering import lettering, need_matplotlib
+from fgplugins.utils.lettering import lettering, need_matplotlib
 
 __all__ = ['draw_attention', 'draw_images', 'resize_map']
 

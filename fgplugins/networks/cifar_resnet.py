@@ -18,8 +18,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.backbones.cifar_wrn import cifar_cfg
-from fgplugins.backbones.staged import StagedCNN
+from fgplugins.networks.cifar_wrn import cifar_cfg
+from fgplugins.networks.sequential_cnn import SequentialCNN
 
 __all__ = ['CifarResNet']
 
@@ -53,7 +53,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.shortcut(x) + residual)
 
 
-class CifarResNet(StagedCNN):
+class CifarResNet(SequentialCNN):
     """ResNet-depth with three feature maps at strides 1, 2 and 4.
 
     Args:
@@ -62,7 +62,7 @@ class CifarResNet(StagedCNN):
         in_chans: image channels.
         device: where to create the parameters.
         dtype: their type.
-        **kwargs: of `StagedCNN`.
+        **kwargs: of `SequentialCNN`.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import METHODS, Method, Regularizer, on_register
+from fgplugins.methods.base import Method, Regularizer
+from fgplugins.methods.registry import METHODS, on_register
 
 __all__ = ['BrokenContract', 'check_method', 'check_returns', 'withdraw']
 

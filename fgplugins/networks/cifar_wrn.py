@@ -18,7 +18,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
-from fgplugins.backbones.staged import ClassifiedCNN
+from fgplugins.networks.sequential_cnn import ClassifiedCNN
 
 __all__ = ['CifarWideResNet']
 

@@ -1,0 +1,1 @@
+"""Running a config: its settings, data, checkpoints and folder, and how it is launched."""
