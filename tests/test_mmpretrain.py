@@ -18,7 +18,7 @@ from torch import nn
 import fgplugins
 import fgplugins.zoo_mmpretrain as room
 from fgplugins.methods import get_method
-from fgplugins.zoo_mmpretrain.classifier import ask_channels
+from fgplugins.zoo_mmpretrain.backbone_maps import ask_channels
 from fgplugins.zoo_mmpretrain.hooks import EpochSeedHook
 from fgplugins.zoo_mmpretrain.installation import check_installation
 from fgplugins.zoo_timm.task import LossStep

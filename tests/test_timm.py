@@ -23,9 +23,9 @@ from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.zoo_timm import train
 from fgplugins.zoo_timm.checkpoints import data_config, read_checkpoint
-from fgplugins.zoo_timm.composed import choose_levels
 from fgplugins.zoo_timm.data import RunData
 from fgplugins.zoo_timm.deploy import deploy, deployed_checkpoint
+from fgplugins.zoo_timm.levels import choose_levels
 from fgplugins.zoo_timm.task import LossStep, MethodTask, classification_task
 
 # one small model per way that timm gives features: plain, pre-activation, NHWC, tokens, dense, with

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from fgplugins.analysis.subjects import split_form
 from fgplugins.methods import list_methods
 from fgplugins.utils.modes import in_testing
-from fgplugins.zoo_timm.composed import layer_ordinals
 from fgplugins.zoo_timm.deploy import deploy
 from fgplugins.zoo_timm.fg_models import method_of
+from fgplugins.zoo_timm.grouping import layer_ordinals
 from fgplugins.zoo_timm.task import LossStep, MethodTask
 
 PRESETS = timm.list_models(module='fg_models')

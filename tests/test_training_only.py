@@ -201,7 +201,7 @@ class TestSecondStream:
         states = []
         for epoch in range(9):
             hook.before_train_epoch(SimpleNamespace(epoch=epoch, model=model))
-            states.append(model.regularizer.restricted)
+            states.append('restriction' not in model.regularizer.left_out)
         assert states == [True] * 2 + [False] * 3 + [True] * 3 + [False]
         model.regularizer = None
         with pytest.raises(ValueError, match='it is for ARTHead'):

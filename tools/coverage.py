@@ -165,7 +165,7 @@ def mmpretrain_subject(name: str) -> Subject:
     """A backbone of MMPretrain with the settings above."""
     from mmpretrain.registry import MODELS
 
-    from fgplugins.zoo_mmpretrain.classifier import ask_channels
+    from fgplugins.zoo_mmpretrain.backbone_maps import ask_channels
 
     settings = MMPRETRAIN[name][0]
     shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())

@@ -231,7 +231,7 @@ def try_mmpretrain(
     from mmpretrain.registry import MODELS
     from mmpretrain.structures import DataSample
 
-    from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
+    from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
 
     def attempt(cell: Cell) -> None:
         head = {'type': f'{get_method(method).__name__}Head', 'num_classes': CLASSES}

@@ -330,7 +330,7 @@ def load_classifier(
     from mmpretrain.registry import TRANSFORMS
 
     from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
-    from fgplugins.zoo_mmpretrain.classifier import ask_image_channels
+    from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
     from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
     from fgplugins.zoo_mmpretrain.running import checkpoints, configs
     from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained, leaf_datasets, short_type

@@ -48,13 +48,13 @@ Deviations and decisions where the paper is silent:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Regularizer
+from fgplugins.methods.base import Network, Regularizer
 from fgplugins.methods.gap import GAP
 from fgplugins.methods.registry import register_method
 
@@ -143,10 +143,9 @@ class AttentionRegularization(Regularizer):
         num_classes: Y.
         settings: the method's hyper-parameters.
         view_size: (height, width) of both views; half the image's if None.
-
-    Attributes:
-        restricted: whether L_res is on; a schedule may switch it.
     """
+
+    optional_terms = ('restriction',)
 
     def __init__(
         self,
@@ -160,21 +159,35 @@ class AttentionRegularization(Regularizer):
         self.expectation, self.thresholds = settings.expectation, settings.thresholds
         self.margin, self.normalize = settings.margin, settings.normalize
         self.transform, self.view_size = settings.transform, view_size
-        self.restricted = True
         self.proposal = nn.Linear(channels, 4 if self.transform == 'attention' else 6)
         self.classifier = nn.Linear(channels, num_classes)
         nn.init.zeros_(self.proposal.weight)
         with torch.no_grad():
             self.proposal.bias.copy_(torch.tensor(self._start()))
 
-    def _start(self) -> list[float]:
-        """The bias that proposes (nearly) the expectation, or the identity."""
-        if self.transform == 'stn':
-            return [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-        x, y, scale, angle = self.expectation
-        alpha_p, alpha_s = self.alpha
-        shares = [e / a if a else 0.0 for e, a in ((x, alpha_p), (y, alpha_p), (scale, alpha_s))]
-        return [*(math.atanh(max(-0.9, min(0.9, share))) for share in shares), angle]
+    def forward(
+        self,
+        images: Tensor,
+        features: Sequence[Tensor],
+        target: Tensor,
+        second: Network,
+    ) -> dict[str, Tensor]:
+        """``ce_attention`` (L_cls2), ``contrastive`` and, when it is on, ``restriction``."""
+        with torch.autocast(images.device.type, enabled=False):
+            matrix, gamma_res = self.propose(features)
+            both = torch.cat(self.views(images, matrix))
+        f = self.classifier(second(both)[-1].mean(dim=(2, 3)))
+        attention, redundancy = f.chunk(2)
+        terms = {  # of Eq. 9
+            'ce_attention': F.cross_entropy(attention, target),
+            'contrastive': contrastive_reinforcement(
+                attention, redundancy, self.margin, self.normalize
+            ),
+        }
+        if gamma_res is not None and 'restriction' not in self.left_out:
+            restriction = attention_restriction(gamma_res, self.expectation, self.thresholds)
+            terms['restriction'] = restriction.mean()
+        return terms
 
     def propose(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The affine matrices (N, 2, 3), and Gamma_res (N, 4) where there is one."""
@@ -202,29 +215,14 @@ class AttentionRegularization(Regularizer):
         matrix, _ = self.propose(features)
         return dict(zip(('attention', 'redundancy'), self.views(images, matrix), strict=True))
 
-    def forward(
-        self,
-        images: Tensor,
-        features: Sequence[Tensor],
-        target: Tensor,
-        second: Callable[[Tensor], Sequence[Tensor]],
-    ) -> dict[str, Tensor]:
-        """``ce_attention`` (L_cls2), ``contrastive`` and, when it is on, ``restriction``."""
-        with torch.autocast(images.device.type, enabled=False):
-            matrix, gamma_res = self.propose(features)
-            both = torch.cat(self.views(images, matrix))
-        f = self.classifier(second(both)[-1].mean(dim=(2, 3)))
-        attention, redundancy = f.chunk(2)
-        terms = {  # of Eq. 9
-            'ce_attention': F.cross_entropy(attention, target),
-            'contrastive': contrastive_reinforcement(
-                attention, redundancy, self.margin, self.normalize
-            ),
-        }
-        if gamma_res is not None and self.restricted:
-            restriction = attention_restriction(gamma_res, self.expectation, self.thresholds)
-            terms['restriction'] = restriction.mean()
-        return terms
+    def _start(self) -> list[float]:
+        """The bias that proposes (nearly) the expectation, or the identity."""
+        if self.transform == 'stn':
+            return [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+        x, y, scale, angle = self.expectation
+        alpha_p, alpha_s = self.alpha
+        shares = [e / a if a else 0.0 for e, a in ((x, alpha_p), (y, alpha_p), (scale, alpha_s))]
+        return [*(math.atanh(max(-0.9, min(0.9, share))) for share in shares), angle]
 
 
 @register_method('art')

@@ -106,6 +106,7 @@ class Att2(Method):
     """
 
     default_taps = 2
+    questions = ('query',)
 
     def __init__(
         self,
@@ -150,6 +151,21 @@ class Att2(Method):
         else:
             self.classifier = nn.ModuleList(nn.Linear(C, num_classes) for C in self.in_channels)
 
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Scores (N, Y): logits with 'concat', log-probabilities with 'indep'."""
+        self.check_features(features)
+        return self._classify(features, self.attend(features, self.global_feature(features)))
+
+    def _classify(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+        g_a = [
+            norm(self._pool(L, a)) for norm, L, a in zip(self.norms, features, masks, strict=True)
+        ]
+        if self.classify == 'concat':
+            return self.classifier(torch.cat(g_a, dim=1))
+        log_p = [fc(g).log_softmax(dim=1) for fc, g in zip(self.classifier, g_a, strict=True)]
+        # the logarithm of the mean probability (section 3.1)
+        return torch.stack(log_p).logsumexp(dim=0) - math.log(len(log_p))
+
     def global_feature(self, features: Sequence[Tensor]) -> Tensor | None:
         """The global feature g (N, C) of the last map, or None where nothing can depend on it."""
         return None if self.global_branch is None else self.global_branch(features[-1])
@@ -177,21 +193,6 @@ class Att2(Method):
         if self.mask == 'sigmoid':
             a = a / (a.shape[1] * a.shape[2])  # not in the paper: an average for a sum, see above
         return torch.einsum('nhw,nchw->nc', a.to(L.dtype), L)  # section 3.1, g_a
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Scores (N, Y): logits with 'concat', log-probabilities with 'indep'."""
-        self.check_features(features)
-        return self._classify(features, self.attend(features, self.global_feature(features)))
-
-    def _classify(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-        g_a = [
-            norm(self._pool(L, a)) for norm, L, a in zip(self.norms, features, masks, strict=True)
-        ]
-        if self.classify == 'concat':
-            return self.classifier(torch.cat(g_a, dim=1))
-        log_p = [fc(g).log_softmax(dim=1) for fc, g in zip(self.classifier, g_a, strict=True)]
-        # the logarithm of the mean probability (section 3.1)
-        return torch.stack(log_p).logsumexp(dim=0) - math.log(len(log_p))
 
     def attention(
         self, features: Sequence[Tensor], query: Sequence[Tensor] | None = None

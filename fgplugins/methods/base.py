@@ -1,4 +1,4 @@
-"""The contract every attention method meets.
+"""The contract every attention method meets: what adapters may ask of one, and nothing else.
 
 One alphabet of shapes serves every file of this package:
 
@@ -12,13 +12,16 @@ class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Method', 'Regularizer']
+__all__ = ['Method', 'Network', 'Regularizer']
+
+# images (N, channels, H, W) -> the S maps that the method reads
+Network = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Regularizer(nn.Module):
@@ -26,14 +29,20 @@ class Regularizer(nn.Module):
 
     The zoo's adapter owns the second network, of the backbone's architecture, and registers both
     beside the model; neither is part of the model that is deployed.
+
+    Attributes:
+        optional_terms: names of the terms that a schedule may leave out for a while.
+        left_out: those that are left out now.
     """
 
+    optional_terms: Sequence[str] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: frozenset[str] = frozenset()
+
     def forward(
-        self,
-        images: Tensor,
-        features: Sequence[Tensor],
-        target: Tensor,
-        second: Callable[[Tensor], Sequence[Tensor]],
+        self, images: Tensor, features: Sequence[Tensor], target: Tensor, second: Network
     ) -> dict[str, Tensor]:
         """Named scalar terms, added to those of `Method.loss`.
 
@@ -41,9 +50,23 @@ class Regularizer(nn.Module):
             images: (N, channels, H, W), as the backbone got them.
             features: the S maps it gave.
             target: (N,) or (N, Y).
-            second: images -> S maps, by the second network.
+            second: the second network.
         """
         raise NotImplementedError
+
+    def leave_out(self, *terms: str) -> None:
+        """Leave these terms out from now on, and no others.
+
+        Raises:
+            ValueError: for a term that is not among `optional_terms`.
+        """
+        wrong = sorted(set(terms) - set(self.optional_terms))
+        if wrong:
+            raise ValueError(
+                f'{type(self).__name__} cannot leave out {", ".join(wrong)}, only: '
+                f'{", ".join(self.optional_terms) or "nothing"}'
+            )
+        self.left_out = frozenset(terms)
 
     def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named views of the images that it trains on, each (N, channels, h, w), for pictures.
@@ -63,6 +86,8 @@ class Method(nn.Module):
     A subclass writes ``forward``, ``attention`` and ``loss``, sets ``default_taps`` and registers
     itself with `register_method`. Nothing is remembered between calls but parameters and buffers.
 
+    Adapters train by `features_for_loss` and `loss`, and draw by `show`.
+
     Args:
         in_channels: channels of each map it will be given, shallow to deep.
         num_classes: number of classes to tell apart.
@@ -75,6 +100,8 @@ class Method(nn.Module):
         multi_label: an image can have several classes: scores are independent logits, targets
             (N, Y) of zeros and ones.
         head_names: what the heads of `attention` show, where they are not alike.
+        questions: what `attention` can be asked besides, by keyword: 'query', the maps of images
+            that are to be looked for; 'classes', the numbers of those to show.
 
     Raises:
         ValueError: if there are no maps, or ``num_classes`` is not positive.
@@ -84,6 +111,7 @@ class Method(nn.Module):
     needs_gradient_path: bool = False
     multi_label: bool = False
     head_names: Sequence[str] = ()
+    questions: Sequence[str] = ()
 
     def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -101,6 +129,13 @@ class Method(nn.Module):
     def taps(self) -> int:
         return len(self.in_channels)
 
+    @classmethod
+    def hyperparameters(cls) -> list[inspect.Parameter]:
+        """The method's own arguments, which follow ``in_channels`` and ``num_classes``."""
+        return list(inspect.signature(cls).parameters.values())[2:]
+
+    # ------------------------------------------------------------------ what every method writes
+
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Scores (N, Y) of S maps (N, C_s, H_s, W_s); the same function in training and testing."""
         raise NotImplementedError
@@ -113,9 +148,15 @@ class Method(nn.Module):
         """Named scalar terms; training minimises their sum."""
         raise NotImplementedError
 
-    def recording(self) -> AbstractContextManager:
-        """What surrounds the backbone's forward pass in training; nothing, for most methods."""
-        return nullcontext()
+    # ------------------------------------------------------------------------ what some methods do
+
+    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+        """The scores in the paper's own order of operations: what reports compare ours with.
+
+        The same function of the same parameters as `forward`. A method that already computes in
+        the paper's order has nothing to add.
+        """
+        return self(features)
 
     def regularizer(self, view_size: tuple[int, int] | None = None) -> Regularizer | None:
         """A new training-only part, where the method has one.
@@ -129,23 +170,43 @@ class Method(nn.Module):
     def has_regularizer(self) -> bool:
         return type(self).regularizer is not Method.regularizer
 
-    @contextmanager
-    def looking_at(self, images: Tensor) -> Iterator[Tensor]:
-        """What `attention` needs around the computation of its maps.
+    @property
+    def pooled_classifier(self) -> nn.Linear | None:
+        """The layer that gives all scores from the mean of the last map; None for most methods.
 
-        Gives the images back, with gradients on where the method differentiates scores (whatever
-        is frozen in the backbone), and with gradients off elsewhere.
+        Such a model is deployed as the network that it stands on.
+        """
+        return None
+
+    # ------------------------------------------------------------------------ what adapters call
+
+    def features_for_loss(self, network: Network, images: Tensor) -> Sequence[Tensor]:
+        """The maps that `loss` takes: ``network(images)``, for most methods.
+
+        Args:
+            network: computes the maps.
+            images: (N, channels, H, W).
+        """
+        return network(images)
+
+    def show(
+        self, network: Network, images: Tensor, **asked: object
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, Y) of images and the masks (N, K, H_s, W_s) of `attention`, for pictures.
+
+        Maps are computed with gradients where the method differentiates scores, whatever is frozen
+        in the network, and without elsewhere.
+
+        Args:
+            network: computes the maps.
+            images: (N, channels, H, W).
+            **asked: of `questions`.
         """
         with torch.inference_mode(False), torch.set_grad_enabled(self.needs_gradient_path):
-            yield images.detach().clone().requires_grad_(self.needs_gradient_path)
-
-    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
-        """The scores in the paper's own order of operations: what reports compare ours with.
-
-        The same function of the same parameters as `forward`. A method that already computes in
-        the paper's order has nothing to add.
-        """
-        return self(features)
+            images = images.detach().clone().requires_grad_(self.needs_gradient_path)
+            features = network(images)
+            masks = self.attention(features, **asked)
+            return self(features).detach(), [mask.detach() for mask in masks]
 
     def check_features(self, features: Sequence[Tensor]) -> None:
         """Refuse maps that are not the ones this instance was built for.

@@ -21,13 +21,8 @@ Every refined mid-level map, the top map and the CLSA map is pooled and classifi
 loss is the sum of their cross-entropies (12 to 14), the prediction the mean of their scores.
 
 What is computed differently, all of it exact (`CLAN.forward_paper` keeps the printed order):
-  * Relations of the dot product are associative: (theta^T phi) k / n = theta^T (phi k^T) / n. The
-    cheaper order is taken by shape, so that no map is larger than min(n, C_int) squared.
-  * W_g is linear and up-sampling averages, so W_g is applied to the small map first.
-  * theta(W_l l) is one linear map: W_l is folded into theta and phi and not applied to a map, where
-    there are more positions than that takes.
-  * Where there are many positions, no map of theta, phi or k is made: phi k^T comes from L L^T, and
-    W_y (phi k^T)^T theta + l is one linear map of l.
+  * CLCA takes the order of its products, and what is folded into what, by the shape of the maps
+    (`fgplugins.methods.fast.clan`).
   * Pooling R(M) L^N is a weighted average of L^N; the product map is not made.
 
 Deviations and decisions where the paper is silent:
@@ -51,7 +46,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods.base import Method
-from fgplugins.methods.layers import linear_weight, without_float16
+from fgplugins.methods.fast.clan import FastContextAttention
+from fgplugins.methods.layers import linear_weight, resize, without_float16
 from fgplugins.methods.registry import register_method
 
 __all__ = [
@@ -63,58 +59,7 @@ __all__ = [
 ]
 
 
-def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear resampling of a map to the height and width of another."""
-    return F.interpolate(x, size=like.shape[2:], mode='bilinear', align_corners=False)
-
-
-def resize_matrices(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """U (h, H) and V (w, W): `resize` of x (N, C, h, w) to (N, C, H, W) is U^T x V."""
-    unit = (torch.eye(side, device=like.device, dtype=like.dtype)[None] for side in x.shape[2:])
-    U, V = (
-        F.interpolate(e, size=side, mode='linear', align_corners=False)[0]
-        for e, side in zip(unit, like.shape[2:], strict=True)
-    )
-    return U, V
-
-
-def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """`resize` as two products, several times faster on a CPU where channels are many."""
-    U, V = resize_matrices(x, like)
-    return U.T @ (x @ V)
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1 convolution of x (N, C, H, W): weight (C', C, 1, 1), bias (C',)."""
-    if torch.is_grad_enabled():
-        return F.conv2d(x, weight, bias)
-    # the same and faster on a CPU; in training it would keep a gradient of weight for every image
-    N, C, H, W = x.shape
-    x, weight = x.flatten(2), weight.flatten(1).expand(N, -1, C)
-    y = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias[:, None], weight, x)
-    return y.unflatten(2, (H, W))
-
-
-class Gram(torch.autograd.Function):
-    """L L^T / n of L (N, C, n); the gradient is one product, where torch would make two."""
-
-    @staticmethod
-    def forward(L: Tensor) -> Tensor:
-        # by alpha, since in half precision a sum over positions can overflow
-        return torch.baddbmm(L.new_zeros(()), L, L.transpose(1, 2), beta=0, alpha=1 / L.shape[2])
-
-    @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, _: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, g: Tensor) -> Tensor:
-        (L,) = ctx.saved_tensors
-        g = (g + g.transpose(1, 2)) / L.shape[2]
-        return (g @ L.to(g.dtype)).to(L.dtype)
-
-
-class ContextAttention(nn.Module):
+class ContextAttention(FastContextAttention):
     """CLCA, Eqs. 1 to 4; without the top map it is the non-local block (Table 2).
 
     Args:
@@ -139,90 +84,11 @@ class ContextAttention(nn.Module):
         nn.init.zeros_(self.W_y.weight)
         nn.init.zeros_(self.W_y.bias)
 
-    def forward(self, L: Tensor, L_N: Tensor) -> Tensor:
-        """The refined map (N, C_s, H, W) of L (N, C_s, H, W) and the top map (N, C_g, h, w)."""
-        N, C, H, W = L.shape
-        n = H * W
-        if self.relation == 'dot' and n > 2 * C:
-            return self._by_channels(L, L_N)
-        theta, phi = (x.flatten(2) for x in self._embed(L, L_N))  # (N, C_int, n)
-        k = pointwise(L, self.W_k.weight, self.W_k.bias).flatten(2)
-        if self.relation != 'dot':
-            query, key, value = (x.transpose(1, 2).unsqueeze(1) for x in (theta, phi, k))
-            y = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # Eqs. 2, 5, 6
-            y = y.squeeze(1).transpose(1, 2)
-        elif n > self.inner_channels:
-            phi_k = torch.bmm(phi, k.transpose(1, 2)) / n  # (N, C_int, C_int)
-            y = torch.bmm(phi_k.transpose(1, 2), theta)  # Eqs. 2, 7
-        else:
-            f = torch.bmm(phi.transpose(1, 2), theta) / n  # (N, n, n), here the smaller one
-            y = torch.bmm(k, f)  # Eqs. 2, 7
-        y = y.view(N, -1, H, W)
-        return pointwise(y, self.W_y.weight, self.W_y.bias) + L  # Eq. 3
-
-    def _by_channels(self, L: Tensor, L_N: Tensor) -> Tensor:
-        """`forward` for many positions: all of them enter through L L^T alone, and leave at once.
-
-        theta is A_theta L + up(t_theta), phi is alike, k is W_k L + b_k; no map is made of them.
-        """
-        A, b = self._theta_phi()
-        if self.W_l is None:
-            t = b.view(1, -1, 1, 1).expand(L.shape[0], -1, 1, 1)  # a map of one position
-            A = A.flatten(1)
-        else:
-            t = pointwise(self._top(L_N), A, b)
-            A = A.flatten(1) @ self.W_l.weight.flatten(1)
-        A_theta, A_phi = A.chunk(2)  # (C_int, C)
-        t_theta, t_phi = t.chunk(2, dim=1)  # (N, C_int, h, w)
-        U, V = resize_matrices(t, L)
-        x = L.flatten(2)
-        LL = Gram.apply(x) if torch.is_grad_enabled() else Gram.forward(x)  # (N, C, C)
-        # the adjoint of up(), of L / n and of ones / n; all of it sums to L's mean
-        L_down = (U @ (L @ (V.T / x.shape[2]))).flatten(2)  # (N, C, h w)
-        one_down = (U.mean(1)[:, None] * V.mean(1)).view(-1, 1)
-        t_phi = t_phi.flatten(2)
-        phi_L = A_phi @ LL + t_phi @ L_down.transpose(1, 2)  # phi L^T / n (N, C_int, C)
-        phi_1 = A_phi @ L_down.sum(2, keepdim=True) + t_phi @ one_down  # phi 1 / n (N, C_int, 1)
-        phi_k = phi_L @ self.W_k.weight.flatten(1).T + phi_1 * self.W_k.bias  # (N, C_int, C_int)
-        W_y_phi_k = self.W_y.weight.flatten(1) @ phi_k.transpose(1, 2)  # (N, C, C_int)
-        y = W_y_phi_k @ t_theta.flatten(2) + self.W_y.bias.view(-1, 1)  # (N, C, h w)
-        y = (U.T @ (y.unflatten(2, t.shape[2:]) @ V)).flatten(2)
-        one = torch.eye(L.shape[1], device=L.device, dtype=L.dtype)
-        return torch.baddbmm(y, W_y_phi_k @ A_theta + one, x).view_as(L)  # Eqs. 1 to 3, 7
-
-    def _theta_phi(self) -> tuple[Tensor, Tensor]:
-        """Weights (2 C_int, C_s, 1, 1) and biases (2 C_int,) of theta and phi, as one layer."""
-        weight = torch.cat([self.theta.weight, self.phi.weight])
-        return weight, torch.cat([self.theta.bias, self.phi.bias])
-
-    def _top(self, L_N: Tensor) -> Tensor:
-        """What up() is applied to in Eq. 1 (N, C_s, h, w): W_g L^N, with both biases."""
-        return pointwise(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
-
-    def _embed(self, L: Tensor, L_N: Tensor) -> tuple[Tensor, Tensor]:
-        """theta(l^) and phi(l^); l^ itself twice for the plain Gaussian."""
-        if self.W_l is None:
-            return self.theta(L), self.phi(L)
-        top = self._top(L_N)
-        if self.theta is None:
-            fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
-            return fused, fused
-        weight, bias = self._theta_phi()
-        # folding multiplies by W_l for every row of theta and phi, the printed order for every
-        # position of the batch; a graph that is to serve any batch folds
-        positions = L.shape[0] * L.shape[2] * L.shape[3]
-        if torch.compiler.is_compiling() or positions > len(weight):
-            folded = (weight.flatten(1) @ self.W_l.weight.flatten(1))[:, :, None, None]
-            both = pointwise(L, folded) + upsample(pointwise(top, weight, bias), L)  # Eq. 1
-        else:
-            fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
-            both = pointwise(fused, weight, bias)
-        return both.chunk(2, dim=1)
-
     def forward_paper(self, L: Tensor, L_N: Tensor) -> Tensor:
-        """`forward` as printed: fuse the maps, relate every position with every other.
+        """The refined map (N, C_s, H, W) of L (N, C_s, H, W) and the top map L^N (N, C_g, h, w).
 
-        W_g goes before the up-sampling here too: Table 5 counts it there.
+        As printed: the maps are fused, every position is related with every other. W_g goes before
+        the up-sampling, where Table 5 counts it.
         """
         fused = L if self.W_l is None else self.W_l(L) + resize(self.W_g(L_N), L)  # Eq. 1
         theta, phi = (fused, fused) if self.theta is None else (self.theta(fused), self.phi(fused))
@@ -412,33 +278,28 @@ class CLAN(Method):
         self.classifier = BranchClassifiers([*mid, top, len(mid) * top], num_classes, branches)
 
     @without_float16
-    def branch_scores(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Scores (N, Y) of every branch by its name."""
-        self.check_features(features)
-        return self._branch_scores(features, self.refinement.refine(features))
-
-    def _branch_scores(
-        self, features: Sequence[Tensor], refined: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        top = features[-1]
-        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top)]
-        M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
-        pooled.append(torch.einsum('nshw,nchw->nsc', M, top).flatten(1))  # Eqs. 9 to 11, pooled
-        return self.classifier(pooled)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Scores (N, Y): logits, the mean over the branches that predict."""
-        return self.classifier.predict(self.branch_scores(features))
-
-    @without_float16
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
-        """`forward` with CLCA as printed, and the CLSA map made before it is pooled."""
+        """Scores (N, Y): logits, with CLCA as printed and the CLSA map made before it is pooled."""
         self.check_features(features)
         top = features[-1]
         refined = self.refinement.refine(features, paper=True)
         clsa = torch.cat([M * top for M in self.refinement.maps(refined, top)], dim=1)
         pooled = [L.mean(dim=(2, 3)) for L in (*refined, top, clsa)]
         return self.classifier.predict(self.classifier(pooled))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Scores (N, Y): logits, the mean over the branches that predict."""
+        return self.classifier.predict(self.branch_scores(features))
+
+    @without_float16
+    def branch_scores(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Scores (N, Y) of every branch by its name."""
+        self.check_features(features)
+        refined, top = self.refinement.refine(features), features[-1]
+        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top)]
+        M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
+        pooled.append(torch.einsum('nshw,nchw->nsc', M, top).flatten(1))  # Eqs. 9 to 11, pooled
+        return self.classifier(pooled)
 
     @without_float16
     def attention(self, features: Sequence[Tensor]) -> list[Tensor]:

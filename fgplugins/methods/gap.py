@@ -57,3 +57,7 @@ class GAP(Method):
     def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, as ``ce``."""
         return {'ce': F.cross_entropy(self(features), target)}
+
+    @property
+    def pooled_classifier(self) -> nn.Linear | None:
+        return self.classifier if type(self).forward is GAP.forward else None

@@ -14,6 +14,7 @@ __all__ = [
     'BatchNorm',
     'linear_weight',
     'negative_log_likelihood',
+    'resize',
     'scale_gradient',
     'without_float16',
 ]
@@ -37,6 +38,11 @@ class BatchNorm(nn.BatchNorm1d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(x)
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear resampling of maps (N, C, h, w) to the height and width of others (N, C', H, W)."""
+    return nn.functional.interpolate(x, size=like.shape[2:], mode='bilinear', align_corners=False)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

@@ -22,7 +22,8 @@ What is computed differently, all of it exact:
   * Behind average pooling and a linear layer dY^c/dF^k is the classifier's weight W_ck / Z, so the
     last level needs no backward pass: A_ch = ReLU(sum_k ReLU(W_ck) F^k) / Z,
     A_px = ReLU(sum_k W_ck F^k) / (Z K).
-  * A convolution's second derivative is taken by the weight gradient's own kernel (`second_order`).
+  * A convolution's second derivative is computed as a weight gradient is
+    (`fgplugins.methods.fast.second_order`).
   * The inner level's gradients start from the last map, at W_ck / Z: two vector-Jacobian products
     through the layers between the levels, and no others.
 
@@ -40,12 +41,12 @@ Deviations and decisions where the paper is silent:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fgplugins.methods.base import Network
 from fgplugins.methods.fast.second_order import input_gradients_only, second_order_convolutions
 from fgplugins.methods.gap import GAP
 from fgplugins.methods.layers import linear_weight
@@ -151,6 +152,7 @@ class SIoU(GAP):
     default_taps = 2
     needs_gradient_path = True
     head_names = ('predicted', 'rival')
+    questions = ('classes',)
 
     def __init__(
         self,
@@ -180,9 +182,43 @@ class SIoU(GAP):
         }
         self.multi_label = multi_label
 
-    def recording(self) -> AbstractContextManager:
-        """Convolutions that are cheap to differentiate twice."""
-        return second_order_convolutions()
+    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """L_cls as ``ce`` (or ``soft_margin``), ``siou_inner``, ``siou_last``, ``consistency``."""
+        scores = self(features)
+        if self.multi_label:
+            terms = {'soft_margin': F.multilabel_soft_margin_loss(scores, target)}
+        else:
+            terms = {'ce': F.cross_entropy(scores, target)}
+        with torch.autocast(scores.device.type, enabled=False):
+            separation = self.separation(features, full_precision(scores.detach()), target)
+        terms |= {name: self.weights[name] * value for name, value in separation.items()}
+        return terms
+
+    def separation(
+        self, features: Sequence[Tensor], scores: Tensor, target: Tensor
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of Eqs. 6 and 8 that have a weight."""
+        wanted = [name for name, weight in self.weights.items() if weight]
+        if not wanted:
+            return {}
+        d_T, d_Conf = self.directions(scores, target)
+        terms = {}
+        A_last = normalized(self.last_attention(features, d_T))
+        mask = target_region(A_last, self.omega, self.sigma)  # Eq. 7
+        if 'siou_last' in wanted:
+            A_Conf = normalized(self.last_attention(features, d_Conf))
+            terms['siou_last'] = soft_iou(A_last, A_Conf, mask).mean()
+        if wanted == ['siou_last']:
+            return terms
+        graph = torch.is_grad_enabled()
+        A_in = normalized(self.inner_attention(features, d_T, graph))
+        mask = resize_mask(mask, A_in)
+        if 'siou_inner' in wanted:
+            A_Conf = normalized(self.inner_attention(features, d_Conf, graph))
+            terms['siou_inner'] = soft_iou(A_in, A_Conf, mask).mean()
+        if 'consistency' in wanted:
+            terms['consistency'] = attention_consistency(A_in, mask, self.alpha).mean()
+        return terms
 
     def directions(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Which scores A^T and A^Conf are derivatives of: weights (N, Y) of each.
@@ -212,7 +248,7 @@ class SIoU(GAP):
         gradient = None
         if last.requires_grad and inner.requires_grad:
             start = w[:, :, None, None].to(last.dtype).expand_as(last)
-            with input_gradients_only():
+            with input_gradients_only(last, inner):
                 (gradient,) = torch.autograd.grad(
                     last, inner, start, retain_graph=True, create_graph=create_graph,
                     allow_unused=True,
@@ -255,40 +291,7 @@ class SIoU(GAP):
             last = [self.last_attention(features, d) for d in onehot]
         return [torch.stack(A, dim=1).detach() for A in (inner, last)]
 
-    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
-        """L_cls as ``ce`` (or ``soft_margin``), ``siou_inner``, ``siou_last``, ``consistency``."""
-        scores = self(features)
-        if self.multi_label:
-            terms = {'soft_margin': F.multilabel_soft_margin_loss(scores, target)}
-        else:
-            terms = {'ce': F.cross_entropy(scores, target)}
-        with torch.autocast(scores.device.type, enabled=False):
-            separation = self.separation(features, full_precision(scores.detach()), target)
-        terms |= {name: self.weights[name] * value for name, value in separation.items()}
-        return terms
-
-    def separation(
-        self, features: Sequence[Tensor], scores: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of Eqs. 6 and 8 that have a weight."""
-        wanted = [name for name, weight in self.weights.items() if weight]
-        if not wanted:
-            return {}
-        d_T, d_Conf = self.directions(scores, target)
-        terms = {}
-        A_last = normalized(self.last_attention(features, d_T))
-        mask = target_region(A_last, self.omega, self.sigma)  # Eq. 7
-        if 'siou_last' in wanted:
-            A_Conf = normalized(self.last_attention(features, d_Conf))
-            terms['siou_last'] = soft_iou(A_last, A_Conf, mask).mean()
-        if wanted == ['siou_last']:
-            return terms
-        graph = torch.is_grad_enabled()
-        A_in = normalized(self.inner_attention(features, d_T, graph))
-        mask = resize_mask(mask, A_in)
-        if 'siou_inner' in wanted:
-            A_Conf = normalized(self.inner_attention(features, d_Conf, graph))
-            terms['siou_inner'] = soft_iou(A_in, A_Conf, mask).mean()
-        if 'consistency' in wanted:
-            terms['consistency'] = attention_consistency(A_in, mask, self.alpha).mean()
-        return terms
+    def features_for_loss(self, network: Network, images: Tensor) -> Sequence[Tensor]:
+        """The maps, by convolutions that are cheap to differentiate twice."""
+        with second_order_convolutions():
+            return network(images)

@@ -16,14 +16,10 @@ l gets an attention module of AW heads k; its features are Z = Z^l, * is a convo
 Here AD = S is the number of maps given, AW = K = ``heads``, Y the number of classes, and the
 network's own prediction output_net is global average pooling and a linear layer.
 
-Pool first, then project. Eqs. 2 and 5 are linear in Z, so the average under the mask can be taken
-before the convolution:
-
-    sum_x H_k(x) sum_d W_k(d) Z(x - d) = sum_d W_k(d) P_k(d),   P_k(d) = sum_x H_k(x) Z(x - d)
-
-P needs nine shifted copies of each mask instead of a K Y-channel map at every position: on
-CIFAR-100 with WRN-28-10 1,053 M multiply-adds become 25 M. It is exact; `WARN.forward_paper` keeps
-the printed order for comparison.
+What is computed differently, exactly: features are pooled under the masks first and projected then
+(`fgplugins.methods.fast.warn`). That takes nine shifted copies of each mask instead of a map of K Y
+channels: on CIFAR-100 with WRN-28-10 1,053 M multiply-adds become 25 M. `WARN.forward_paper` keeps
+the printed order.
 
 Deviations (official code: https://github.com/prlz77/attend-and-rectify, modules/attention.py):
   * The convolutions are 3x3 without bias, Kaiming-normal: official code; the paper gives no size.
@@ -50,6 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods.base import Method
+from fgplugins.methods.fast.warn import convolve_to_few, masked_patches
 from fgplugins.methods.layers import (
     BatchNorm,
     negative_log_likelihood,
@@ -61,18 +58,16 @@ from fgplugins.methods.registry import register_method
 __all__ = [
     'WARN',
     'AttentionModule',
-    'AttentionModules',
     'Convolution',
     'mask_diversity',
-    'masked_patches',
 ]
 
 
 class Convolution(nn.Module):
     """The convolution (W * Z)(x) = sum_d W(d) Z(x - d), d x d kernels without bias.
 
-    Its weights (out_channels, d d, C) lie in memory as the products below read them. They are those
-    of torch's ``Conv2d``, which sums W(d) Z(x + d), flipped and with the channels last.
+    Its weights (out_channels, d d, C) are those of torch's ``Conv2d``, which sums W(d) Z(x + d),
+    flipped and with the channels last, as the products of the fast form read them.
 
     Args:
         in_channels: C.
@@ -90,50 +85,6 @@ class Convolution(nn.Module):
         """Position by position: (N, out_channels, H, W) of features Z (N, C, H, W)."""
         kernels = self.weight.unflatten(1, (self.size, self.size)).permute(0, 3, 1, 2)
         return F.conv2d(Z, kernels.flip(2, 3), padding=self.size // 2)
-
-    def few(self, Z: Tensor) -> Tensor:
-        """`forward` for few maps K to come out, which leave most of a vector register empty.
-
-        Every position is multiplied as in one matrix product, then the d d small results are moved
-        onto each other.
-        """
-        N, C, H, W = Z.shape
-        kernels = self.weight.view(-1, C).expand(N, -1, -1)  # (N, K d d, C)
-        products = torch.bmm(kernels, Z.flatten(2))  # (N, K d d, H W)
-        return F.fold(products, (H, W), self.size, padding=self.size // 2)
-
-
-def masked_patches(H: Tensor, Z: Tensor, size: int) -> Tensor:
-    """P_k(d) = sum_x H_k(x) Z(x - d) for every offset d of a ``size`` x ``size`` kernel.
-
-    Args:
-        H: masks (N, K, H, W).
-        Z: features (N, C, H, W), taken as zero outside the map.
-        size: odd side of the kernel.
-
-    Returns:
-        (N, K, size * size * C), ordered as the weights of a `Convolution` are.
-    """
-    # P_k(d) = sum_y H_k(y + d) Z(y): it is the K small masks that move
-    moved = F.unfold(H, size, padding=size // 2)  # (N, K d d, H W)
-    return torch.bmm(moved, Z.flatten(2).transpose(1, 2)).view(*H.shape[:2], -1)
-
-
-@without_float16
-def mask_diversity(H: Tensor) -> Tensor:
-    """How much the K masks of a level overlap: the mean squared off-diagonal of their Gram matrix.
-
-    Args:
-        H: masks (N, K, H, W); each is brought to sum to one, as softmax masks already do.
-
-    Returns:
-        Scalar; 0 for disjoint masks, (K - 1) / K for masks that coincide on one position.
-    """
-    h = H.flatten(2)
-    h = h / h.sum(dim=2, keepdim=True).clamp_min(torch.finfo(h.dtype).tiny)
-    gram = h @ h.transpose(1, 2)  # (N, K, K)
-    off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
-    return off_diagonal.square().mean()
 
 
 class AttentionModule(nn.Module):
@@ -164,57 +115,58 @@ class AttentionModule(nn.Module):
         self.W_O = Convolution(in_channels, num_classes * heads, kernel_size)  # class by class
         self.W_g = Convolution(in_channels, heads, kernel_size) if gates else None
 
+    def forward_paper(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """The hypothesis o (N, Y) and the masks H (N, K, H, W) of a map Z (N, C, H, W)."""
+        H = self.masks(Z)
+        h = self.averaging(H)
+        O = self.W_O(Z).unflatten(1, (-1, self.heads))  # Eq. 2: (N, Y, K, H, W)  # noqa: E741
+        o = (h.unsqueeze(1) * O).sum(dim=(3, 4))  # Eq. 3: (N, Y, K)
+        if self.W_g is None:
+            return o.mean(dim=2), H
+        gH = (self.W_g(Z) * h).sum(dim=(2, 3)).tanh().softmax(dim=1)  # Eq. 5
+        return (gH.unsqueeze(1) * o).sum(dim=2), H  # Eq. 4
+
+    def forward(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward_paper`, pooled under the masks first and projected then."""
+        H = self.masks(Z)
+        P = masked_patches(self.averaging(H), Z, self.W_O.size)  # (N, K, d d C)
+        if self.W_g is None:
+            gated = P.flatten(1) / self.heads
+        else:
+            gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
+            gated = (gH.unsqueeze(2) * P).flatten(1)
+        # the gates are in what is projected, so that one product sums over the heads
+        return F.linear(gated, self.W_O.weight.view(self.num_classes, -1)), H  # Eqs. 2, 3, 4
+
     def masks(self, Z: Tensor) -> Tensor:
         """Masks (N, K, H, W) of the map Z (N, C, H, W); softmax masks sum to one over positions."""
-        scores = self.W_H.few(Z)
+        scores = convolve_to_few(Z, self.W_H.weight, self.W_H.size)  # W_H * Z
         if self.mask == 'softmax':
             return scores.flatten(2).softmax(dim=2).view_as(scores)  # Eq. 1
         return scores.sigmoid()  # below Eq. 1
 
-    def weights(self, H: Tensor) -> Tensor:
+    def averaging(self, H: Tensor) -> Tensor:
         """The masks as they enter the sums over positions."""
         if self.mask == 'softmax':
             return H
         return H / (H.shape[2] * H.shape[3])  # not in the paper: an average for a sum, see above
 
-    def forward(self, Z: Tensor, H: Tensor) -> Tensor:
-        """What the heads see: gH_k P_k (N, K d d C), of the map Z (N, C, H, W) and its masks H."""
-        P = masked_patches(self.weights(H), Z, self.W_O.size)  # (N, K, d d C)
-        if self.W_g is None:
-            return P.flatten(1) / self.heads
-        gH = (P * self.W_g.weight.flatten(1)).sum(dim=2).tanh().softmax(dim=1)  # Eq. 5
-        return (gH.unsqueeze(2) * P).flatten(1)
 
-    def hypothesis(self, seen: Tensor) -> Tensor:
-        """The level's hypothesis o (N, Y), of what the heads see.
+@without_float16
+def mask_diversity(H: Tensor) -> Tensor:
+    """How much the K masks of a level overlap: the mean squared off-diagonal of their Gram matrix.
 
-        The gates being in that, one product projects and sums over the heads.
-        """
-        return F.linear(seen, self.W_O.weight.view(self.num_classes, -1))  # Eqs. 2, 3, 4
+    Args:
+        H: masks (N, K, H, W); each is brought to sum to one, as softmax masks already do.
 
-    def hypothesis_paper(self, Z: Tensor, H: Tensor) -> Tensor:
-        """The hypothesis (N, Y) in the paper's order: project at every position, then average."""
-        H = self.weights(H)
-        O = self.W_O(Z).unflatten(1, (-1, self.heads))  # Eq. 2: (N, Y, K, H, W)  # noqa: E741
-        o = (H.unsqueeze(1) * O).sum(dim=(3, 4))  # Eq. 3: (N, Y, K)
-        if self.W_g is None:
-            return o.mean(dim=2)
-        gH = (self.W_g(Z) * H).sum(dim=(2, 3)).tanh().softmax(dim=1)  # Eq. 5
-        return (gH.unsqueeze(1) * o).sum(dim=2)  # Eq. 4
-
-
-class AttentionModules(nn.ModuleList):
-    """The modules of all levels."""
-
-    def forward(self, levels: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-        """The hypotheses (N, Y) of all levels, of their maps and masks."""
-        seen = [m(Z, H) for m, Z, H in zip(self, levels, masks, strict=True)]
-        # W_O last: reading it throws maps and masks out of the cache
-        return [m.hypothesis(P) for m, P in zip(self, seen, strict=True)]
-
-    def forward_paper(self, levels: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-        """`forward` in the paper's order of operations."""
-        return [m.hypothesis_paper(Z, H) for m, Z, H in zip(self, levels, masks, strict=True)]
+    Returns:
+        Scalar; 0 for disjoint masks, (K - 1) / K for masks that coincide on one position.
+    """
+    h = H.flatten(2)
+    h = h / h.sum(dim=2, keepdim=True).clamp_min(torch.finfo(h.dtype).tiny)
+    gram = h @ h.transpose(1, 2)  # (N, K, K)
+    off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
+    return off_diagonal.square().mean()
 
 
 @register_method('warn')
@@ -270,7 +222,7 @@ class WARN(Method):
             )
         self.mix, self.base_grad, self.diversity = mix, base_grad, diversity
 
-        self.attention_modules = AttentionModules(
+        self.attention_modules = nn.ModuleList(
             AttentionModule(C, num_classes, heads, kernel_size, mask, gates)
             for C in self.in_channels
         )
@@ -280,35 +232,27 @@ class WARN(Method):
         self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
         self.classifier = nn.Linear(self.in_channels[-1], num_classes)
 
+    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+        """Scores (N, Y), with every attention module in the paper's order of operations."""
+        self.check_features(features)
+        hypotheses, _ = self._attend(features, paper=True)
+        return self.output(features[-1], hypotheses)
+
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Scores (N, Y): logarithms, for the negative log-likelihood."""
         self.check_features(features)
-        levels = self._levels(features)
-        return self._output(features, self.attention_modules(levels, self._masks(levels)))
+        hypotheses, _ = self._attend(features)
+        return self.output(features[-1], hypotheses)
 
-    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
-        """`forward` with every attention module in the paper's order of operations."""
-        self.check_features(features)
-        levels = self._levels(features)
-        hypotheses = self.attention_modules.forward_paper(levels, self._masks(levels))
-        return self._output(features, hypotheses)
-
-    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The masks H of Eq. 1: (N, K, H_s, W_s) for each level."""
-        self.check_features(features)
-        return self._masks(features)
-
-    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
-        """``nll`` of the scores and, if its weight is not 0, ``diversity`` of the masks."""
-        self.check_features(features)
-        levels = self._levels(features)
-        masks = self._masks(levels)
-        scores = self._output(features, self.attention_modules(levels, masks))
-        terms = {'nll': negative_log_likelihood(scores, target)}
-        if self.diversity > 0:
-            overlap = torch.stack([mask_diversity(H) for H in masks]).mean()
-            terms['diversity'] = self.diversity * overlap
-        return terms
+    def output(self, Z_L: Tensor, hypotheses: Sequence[Tensor]) -> Tensor:
+        """The output (N, Y) of Eq. 8, from the last map Z^L and the modules' hypotheses (N, Y)."""
+        z = Z_L.mean(dim=(2, 3))
+        outputs = torch.stack([*hypotheses, self.classifier(z)], dim=1)  # (N, S + 1, Y)
+        log_p = outputs.log_softmax(dim=2)
+        gO = self.global_gates(z)
+        if self.mix == 'log_prob':
+            return (gO.unsqueeze(2) * log_p).sum(dim=1)  # Eq. 8, of log-probabilities
+        return (gO.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
 
     def global_gates(self, z: Tensor) -> Tensor:
         """GO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
@@ -317,17 +261,27 @@ class WARN(Method):
         c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6
         return c.softmax(dim=1)  # Eq. 7
 
-    def _levels(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return [scale_gradient(Z, self.base_grad) for Z in features]
+    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The masks H of Eq. 1: (N, K, H_s, W_s) for each level."""
+        self.check_features(features)
+        return [m.masks(Z) for m, Z in zip(self.attention_modules, features, strict=True)]
 
-    def _masks(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        return [m.masks(Z) for m, Z in zip(self.attention_modules, levels, strict=True)]
+    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """``nll`` of the scores and, if its weight is not 0, ``diversity`` of the masks."""
+        self.check_features(features)
+        hypotheses, masks = self._attend(features)
+        scores = self.output(features[-1], hypotheses)
+        terms = {'nll': negative_log_likelihood(scores, target)}
+        if self.diversity > 0:
+            overlap = torch.stack([mask_diversity(H) for H in masks]).mean()
+            terms['diversity'] = self.diversity * overlap
+        return terms
 
-    def _output(self, features: Sequence[Tensor], hypotheses: Sequence[Tensor]) -> Tensor:
-        z = features[-1].mean(dim=(2, 3))
-        outputs = torch.stack([*hypotheses, self.classifier(z)], dim=1)  # (N, S + 1, Y)
-        log_p = outputs.log_softmax(dim=2)
-        g = self.global_gates(z)
-        if self.mix == 'log_prob':
-            return (g.unsqueeze(2) * log_p).sum(dim=1)  # Eq. 8, of log-probabilities
-        return (g.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
+    def _attend(
+        self, features: Sequence[Tensor], paper: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The hypotheses o and the masks H of all levels."""
+        levels = [scale_gradient(Z, self.base_grad) for Z in features]
+        modules = [m.forward_paper if paper else m for m in self.attention_modules]
+        found = [module(Z) for module, Z in zip(modules, levels, strict=True)]
+        return [o for o, _ in found], [H for _, H in found]

@@ -1,6 +1,7 @@
-"""Which parameters a network's maps depend on, and what can be differentiated twice.
+"""Finding out what a network can do, by running it once on an empty image.
 
-Both zoos ask it of their backbones.
+Which sizes of images it takes, which maps it gives, which of its parameters they depend on, and
+whether they can be differentiated twice. Both zoos ask it of their backbones.
 """
 
 from __future__ import annotations
@@ -12,13 +13,90 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.errors import first_line
+from fgplugins.methods.base import Network
+from fgplugins.utils.modes import in_testing
 
 __all__ = [
     'check_gradient_path',
     'differentiate_twice',
+    'find_view_size',
+    'probe',
+    'sizes_to_try',
     'turn_into_buffers',
     'unused_parameters',
 ]
+
+
+Size = tuple[int, int]  # height and width
+
+
+def sizes_to_try(own: Size | None, fixed: bool = False, stride: int | None = None) -> list[Size]:
+    """Sizes of images to run a network on, one after the other until it takes one.
+
+    Args:
+        own: the network's, where it says one.
+        fixed: it takes no other.
+        stride: of its last map, where it says that.
+    """
+    if own is not None and fixed:
+        return [own]
+    side = 64 if stride is None else 2 * stride
+    return [(side, side), *([(224, 224), (256, 256)] if own is None else [own])]
+
+
+def probe(
+    network: Network,
+    module: nn.Module,
+    channels: int,
+    sizes: Sequence[Size],
+    gradients: bool = False,
+) -> Sequence[Tensor]:
+    """What a network gives for one empty image, of the first size that it takes.
+
+    Args:
+        network: computes the maps.
+        module: what it runs; it does so as in testing, so that its statistics stay as they are.
+        channels: of the image.
+        sizes: to try.
+        gradients: compute the maps with gradients on.
+
+    Raises:
+        ValueError: with the reason why it does not run on the last of the sizes.
+    """
+    weight = next(module.parameters(), torch.zeros(()))
+    with in_testing(module), torch.set_grad_enabled(gradients):
+        for size in sizes:
+            image = torch.zeros(1, channels, *size, device=weight.device, dtype=weight.dtype)
+            try:
+                return network(image)
+            except Exception as error:  # whatever it is, use raises it again
+                failure = error
+    raise ValueError(
+        f'does not run on an empty image of {tuple(sizes[-1])}: {first_line(failure)}'
+    ) from failure
+
+
+def find_view_size(
+    network: Network, module: nn.Module, channels: int, sizes: Sequence[Size]
+) -> Size | None:
+    """The size that views of an image have to be resized to, before a network looks at them.
+
+    Args:
+        network: see `probe`.
+        module: likewise.
+        channels: of the images.
+        sizes: to try, the first being that of a view as it is.
+
+    Returns:
+        The first size that it takes; None if that is the first of all, or if it takes none.
+    """
+    for size in sizes:
+        try:
+            probe(network, module, channels, [size])
+        except ValueError:
+            continue
+        return None if size == sizes[0] else size
+    return None
 
 
 def unused_parameters(module: nn.Module, maps: Sequence[Tensor]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,153 +15,29 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fgplugins.errors import UserError, first_line
+from fgplugins.errors import UserError
 from fgplugins.methods import Method
-from fgplugins.utils.modes import in_testing
 from fgplugins.utils.probing import (
     check_gradient_path,
     differentiate_twice,
     turn_into_buffers,
     unused_parameters,
 )
+from fgplugins.zoo_mmpretrain.backbone_maps import (
+    ask_channels,
+    ask_image_channels,
+    ask_view_size,
+    build_backbone,
+    has_channels_last,
+    probe_maps,
+    read_maps,
+)
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
-__all__ = ['FineGrainedClassifier', 'SecondStream', 'ask_channels', 'probe_maps']
+__all__ = ['FineGrainedClassifier', 'SecondStream']
 
 TRAINING_ONLY = ('second_stream.', 'regularizer.')
-
-
-def ask_sizes(backbone: nn.Module) -> list[tuple[int, int]]:
-    """Sizes of images to try a backbone on: its own, if it has one."""
-    size = getattr(backbone, 'img_size', None)
-    if size:
-        return [(size, size) if isinstance(size, int) else tuple(size)]
-    return [(64, 64), (224, 224), (256, 256)]
-
-
-def ask_view_size(
-    backbone: nn.Module, neck: nn.Module | None = None, image_channels: int = 3
-) -> tuple[int, int] | None:
-    """The only size of images that a backbone takes; None if it takes small ones too."""
-    if not getattr(backbone, 'img_size', None):
-        for size in ask_sizes(backbone):
-            try:
-                probe_maps(backbone, neck, image_channels, sizes=[size])
-            except ValueError:
-                continue
-            return None if size == ask_sizes(backbone)[0] else size
-        return None
-    return ask_sizes(backbone)[0]
-
-
-def read_maps(
-    backbone: nn.Module, neck: nn.Module | None, inputs: Tensor
-) -> Sequence[Tensor] | Tensor:
-    """What the backbone (and neck) gives for images, its maps as (N, C, H, W).
-
-    Some of timm's networks hand over (N, H, W, C), and say so.
-    """
-    maps = backbone(inputs)
-    if _channels_last(backbone):
-        maps = tuple(x.permute(0, 3, 1, 2) if x.ndim == 4 else x for x in maps)
-    return maps if neck is None else neck(maps)
-
-
-def _channels_last(backbone: nn.Module) -> bool:
-    network = getattr(backbone, 'timm_model', None)
-    return str(getattr(getattr(network, 'output_fmt', None), 'value', 'NCHW')) == 'NHWC'
-
-
-def probe_maps(
-    backbone: nn.Module,
-    neck: nn.Module | None = None,
-    image_channels: int = 3,
-    gradients: bool = False,
-    sizes: Sequence[tuple[int, int]] | None = None,
-) -> list[Tensor]:
-    """The maps that the backbone (and neck) gives for one empty image, shallow to deep.
-
-    Args:
-        backbone: any network.
-        neck: what follows it.
-        image_channels: of the image.
-        gradients: compute them with gradients on.
-        sizes: of images, to be tried in turn; `ask_sizes` if None.
-
-    Raises:
-        ValueError: if it does not run, or what comes out is not a sequence of maps (N, C, H, W).
-    """
-    sizes = ask_sizes(backbone) if sizes is None else sizes
-    name = type(backbone).__name__
-    network = nn.ModuleList([backbone] if neck is None else [backbone, neck])
-    with in_testing(network), torch.set_grad_enabled(gradients):
-        for height, width in sizes:
-            try:
-                features = read_maps(backbone, neck, torch.zeros(1, image_channels, height, width))
-                break
-            except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-                failure = error
-        else:
-            raise ValueError(
-                f'{name} does not run on an empty image of {sizes[-1]}: {first_line(failure)}; '
-                'give head.in_channels'
-            )
-    features = [features] if isinstance(features, Tensor) else list(features)
-    if not all(isinstance(f, Tensor) and f.ndim == 4 for f in features):
-        shapes = [tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__ for f in features]
-        if neck is not None:
-            raise ValueError(
-                f'{name} with the neck {type(neck).__name__} gives {shapes}, not maps of shape '
-                '(N, C, H, W): leave the neck out (neck=None), since methods pool by themselves'
-            )
-        raise ValueError(
-            f'{name} gives {shapes}, not maps of shape (N, C, H, W): choose its option for maps '
-            "(out_type='featmap' of ViT and kin) or another backbone"
-        )
-    return features
-
-
-def ask_image_channels(backbone: nn.Module) -> int:
-    """Channels of the images that a backbone takes, by its first convolution; 3 if it has none."""
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    return first.in_channels if first is not None and first.in_channels in (1, 3) else 3
-
-
-def ask_channels(
-    backbone: nn.Module, neck: nn.Module | None = None, image_channels: int = 3
-) -> list[int]:
-    """Channels of each map that the backbone (and neck) gives, shallow to deep.
-
-    timm's ``features_only`` models say so themselves; others are run once on an empty image.
-
-    Raises:
-        ValueError: if what comes out is not a sequence of maps (N, C, H, W).
-    """
-    info = getattr(getattr(backbone, 'timm_model', None), 'feature_info', None)
-    if neck is None and hasattr(info, 'channels'):
-        return list(info.channels())
-    return [f.shape[1] for f in probe_maps(backbone, neck, image_channels)]
-
-
-def _build_backbone(settings: dict) -> nn.Module:
-    """A backbone by its config.
-
-    Raises:
-        ValueError: if it is one of timm's, and has not the levels that are asked for.
-    """
-    try:
-        return MMPRETRAIN_MODELS.build(settings)
-    except IndexError as error:
-        levels, name = settings.get('out_indices'), settings.get('model_name')
-        if name is None or levels is None:
-            raise
-        whole = {k: v for k, v in settings.items() if k not in ('out_indices', 'pretrained')}
-        count = len(MMPRETRAIN_MODELS.build(whole).timm_model.feature_info.channels())
-        raise ValueError(
-            f'{name} has {count} levels, 0 to {count - 1}; out_indices={tuple(levels)}: give '
-            f'out_indices={tuple(range(count - len(levels), count))}'
-        ) from error
 
 
 class SecondStream(BaseModule):
@@ -229,7 +104,7 @@ class FineGrainedClassifier(ImageClassifier):
         if not deployed:
             unused = self._fit(method, image_channels)
         if method.has_regularizer:
-            self.head.accompanied = True
+            self.head.has_second_stream = True
             self._register_load_state_dict_pre_hook(self._drop_training_only)
             if not deployed:
                 second = SecondStream(*self._build(*configs))
@@ -274,7 +149,7 @@ class FineGrainedClassifier(ImageClassifier):
     ) -> tuple[nn.Module, nn.Module | None]:
         """A backbone and a neck from their configs; modules stay as they are."""
         if not isinstance(backbone, nn.Module):
-            backbone = _build_backbone(backbone)
+            backbone = build_backbone(backbone)
         if neck is not None and not isinstance(neck, nn.Module):
             neck = MMPRETRAIN_MODELS.build(neck)
         return backbone, neck
@@ -338,7 +213,7 @@ class FineGrainedClassifier(ImageClassifier):
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...]:
         """MMPretrain's."""
         with self._attention() if torch.is_grad_enabled() else nullcontext():
-            if stage == 'pre_logits' or not _channels_last(self.backbone):
+            if stage == 'pre_logits' or not has_channels_last(self.backbone):
                 return super().extract_feat(inputs, stage)
             neck = self.neck if self.with_neck and stage == 'neck' else None
             return read_maps(self.backbone, neck, inputs)
@@ -346,8 +221,10 @@ class FineGrainedClassifier(ImageClassifier):
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's terms, and those of the method's training-only part."""
         method = getattr(self.head, 'method', None)
-        with nullcontext() if method is None else method.recording():
+        if method is None:
             features = self.extract_feat(inputs)
+        else:
+            features = method.features_for_loss(self.extract_feat, inputs)
         terms = self.head.loss(features, data_samples)
         if self.regularizer is not None:
             target, maps = self.head.target(data_samples), self.head.pre_logits(features)
@@ -406,8 +283,15 @@ class FineGrainedClassifier(ImageClassifier):
 
     def attention_maps(self, inputs: Tensor, **asked: object) -> list[Tensor]:
         """What the method looks at in preprocessed images: (N, K, H_s, W_s) masks per level."""
-        with self.head.method.looking_at(inputs) as inputs:
-            return self.head.attention(self.extract_feat(inputs), **asked)
+        return self.show(inputs, **asked)[1]
+
+    def show(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, Y) of preprocessed images, and what the method looks at in them."""
+        return self.head.method.show(self.maps_read, inputs, **asked)
+
+    def maps_read(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The maps (N, C_s, H_s, W_s) of preprocessed images that the method reads."""
+        return self.head.pre_logits(self.extract_feat(inputs))
 
 
 register(MODELS, FineGrainedClassifier)

@@ -7,7 +7,6 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from fgplugins.methods.gap import GAP
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
 
@@ -47,12 +46,9 @@ def _plain(model: FineGrainedClassifier, cfg: Config) -> tuple[nn.Module, Config
         ),
     )
     plain = MODELS.build(plain_cfg)
-    renamed = {'head.method.classifier.': 'head.fc.'}
-    weights = {}
-    for key, value in model.state_dict().items():
-        for old, new in renamed.items():
-            key = key.replace(old, new)
-        weights[key] = value
+    weights = {k: v for k, v in model.state_dict().items() if k.startswith('backbone.')}
+    for name, value in method.pooled_classifier.state_dict().items():
+        weights[f'head.fc.{name}'] = value
     if {k: v.shape for k, v in plain.state_dict().items()} != {
         k: v.shape for k, v in weights.items()
     }:
@@ -79,7 +75,7 @@ def deploy(
     """
     shipped = Config({k: v for k, v in cfg.to_dict().items() if k not in TRAINING_KEYS})
     method = getattr(model.head, 'method', None)
-    if method is not None and type(method).forward is GAP.forward:
+    if method is not None and method.pooled_classifier is not None:
         found = _plain(model, cfg)
         images = torch.randn(2, *input_size)
         with torch.no_grad(), in_testing(model):

@@ -6,7 +6,6 @@ names. Third parties' methods become heads the same way, when they are registere
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Sequence
 
@@ -54,7 +53,7 @@ class MethodHead(ClsHead):
     """
 
     method_class: type[Method]
-    accompanied = False  # a classifier that trains the method's regularizer says so
+    has_second_stream = False  # a classifier that trains the method's regularizer says so
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class MethodHead(ClsHead):
     @classmethod
     def arguments(cls) -> set[str] | None:
         """The names of all that the head takes, the method's included; None if that takes any."""
-        own = list(inspect.signature(cls.method_class.__init__).parameters.values())[3:]
+        own = cls.method_class.hyperparameters()
         if any(p.kind is p.VAR_KEYWORD for p in own):
             return None
         ours = {'num_classes', 'in_channels', 'taps', 'topk', 'cal_acc', 'init_cfg'}
@@ -132,7 +131,7 @@ class MethodHead(ClsHead):
         Raises:
             RuntimeError: if the method also trains a second network, and nobody does.
         """
-        if self.method.has_regularizer and not self.accompanied:
+        if self.method.has_regularizer and not self.has_second_stream:
             raise RuntimeError(
                 f'{type(self).__name__} trains beside a second network: use model.type='
                 "'FineGrainedClassifier', which holds it"

@@ -3,247 +3,33 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import timm
 import torch
 from timm.models import get_model_input_config
 from timm.models._input import update_model_input_size
-from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 
-from fgplugins.errors import did_you_mean
-from fgplugins.methods import Method, get_method
-from fgplugins.utils.modes import in_testing
+from fgplugins.methods import get_method
 from fgplugins.utils.probing import (
     check_gradient_path,
     differentiate_twice,
+    find_view_size,
+    probe,
+    sizes_to_try,
     turn_into_buffers,
     unused_parameters,
 )
-from fgplugins.zoo_timm.names import look_up
+from fgplugins.zoo_timm.arguments import check_backbone, explain_argument, method_arguments
+from fgplugins.zoo_timm.grouping import LAST, network_ordinals
+from fgplugins.zoo_timm.levels import find_levels, read_maps
+from fgplugins.zoo_timm.scripting import TracedModel, trace_method
 from fgplugins.zoo_timm.weights import create_backbone
 
-LAST = (math.inf,)  # where timm groups what no pattern matches, a classifier first of all
-
-__all__ = [
-    'ComposedModel',
-    'check_backbone',
-    'check_numbers',
-    'choose_levels',
-    'classifier_layers',
-    'layer_ordinals',
-    'method_arguments',
-    'read_maps',
-]
-
-
-def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str) -> list[int]:
-    """Which of a backbone's feature maps a method reads: the last ones, by number.
-
-    Backbones with several strides give their last ``taps`` maps. Backbones of one stride (ViT and
-    kin) give ``taps`` maps evenly spaced in depth, the last one included.
-
-    Args:
-        feature_info: timm's description of the maps: 'num_chs' and 'reduction' of each.
-        taps: how many maps the method reads.
-        owner: who asks, for the error message.
-
-    Raises:
-        ValueError: if the backbone has fewer maps.
-    """
-    available = len(feature_info)
-    if not 1 <= taps <= available:
-        raise ValueError(
-            f'{owner} reads taps={taps} feature maps, the backbone gives {available}: '
-            f'pass taps between 1 and {available}'
-        )
-    if available > 1 and len({info['reduction'] for info in feature_info}) == 1:
-        return [(i + 1) * available // taps - 1 for i in range(taps)]
-    return list(range(available - taps, available))
-
-
-def check_numbers(
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    taps: int | None = None,
-    levels: Sequence[int] | None = None,
-    **_: Any,
-) -> None:
-    """Refuse numbers that no model can be built with.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    for name, value, least in (
-        ('num_classes', num_classes, 0),
-        ('in_chans', in_chans, 1),
-        ('taps', 1 if taps is None else taps, 1),
-    ):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f'{name}={value!r}: must be a whole number, {least} or more')
-    if levels is not None and (
-        not isinstance(levels, (list, tuple))
-        or not levels
-        or not all(isinstance(level, Integral) for level in levels)
-        or len(set(levels)) < len(levels)
-    ):
-        raise ValueError(f'levels={levels!r}: must be different whole numbers, as (1, 2, 3)')
-
-
-def method_arguments(cls: type[Method]) -> list[str]:
-    """The names of a method's own hyper-parameters, in order."""
-    return list(inspect.signature(cls.__init__).parameters)[3:]
-
-
-def check_backbone(name: str, cache_dir: str | Path | None = None) -> PretrainedCfg | None:
-    """The settings of a backbone's weights, if there are any.
-
-    Raises:
-        ValueError: if timm does not know the name, or it has a method on top already.
-    """
-    try:
-        architecture, cfg = look_up(name, cache_dir)
-    except ValueError as error:
-        raise ValueError(f'backbone={error}') from None
-    plain = getattr(timm.model_entrypoint(architecture), 'backbone', None)
-    if plain:
-        raise ValueError(
-            f'backbone={name!r} has a method on top already: give {plain!r}, or another plain '
-            'network'
-        )
-    return cfg
-
-
-def _explain_argument(message: str, cls: type[Method], method: str, backbone: str) -> str:
-    """What to say of an argument that neither the method nor the backbone takes."""
-    found = re.search(r"unexpected keyword argument '(\w+)'", message)
-    if not found:
-        return message
-    known = method_arguments(cls)
-    hint = did_you_mean(found[1], [*known, 'num_classes', 'in_chans', 'taps'])
-    return (
-        f'{method} on {backbone}: neither takes {found[1]!r}{hint} ({method} has '
-        f'{", ".join(known) or "no arguments of its own"})'
-    )
-
-
-def classifier_layers(cls: type[Method], taps: int | None = None, **kwargs: Any) -> tuple[str, ...]:
-    """The layers of a method whose size depends on the number of classes, by name.
-
-    timm leaves them out when it loads weights of another number of classes.
-    """
-    taps = cls.default_taps if taps is None else taps
-    with torch.device('meta'):
-        one, other = (cls([8] * taps, Y, **kwargs).state_dict() for Y in (2, 3))
-    changed = (name for name in one if one[name].shape != other[name].shape)
-    return tuple(dict.fromkeys(name.rpartition('.')[0] for name in changed))
-
-
-def layer_ordinals(matcher: Any) -> Callable[[str], tuple[float, ...]]:
-    """A group matcher of any kind that timm takes, as a function of a parameter's name."""
-    if callable(matcher):
-
-        def find(name: str) -> tuple[float, ...]:
-            found = matcher(name)
-            return tuple(found) if isinstance(found, Iterable) else (found,)
-
-        return find
-    if isinstance(matcher, dict):
-        groups = [s if isinstance(s, list | tuple) else [(s, None)] for s in matcher.values()]
-        matcher = [(p, (i,), suffix) for i, group in enumerate(groups) for p, suffix in group if p]
-    patterns = [(re.compile(pattern), *rest) for pattern, *rest in matcher]
-
-    def find_pattern(name: str) -> tuple[float, ...]:
-        for pattern, prefix, suffix in patterns:
-            match = pattern.match(name)
-            if match:
-                parts = (*(prefix or ()), *match.groups(), *(suffix or ()))
-                return tuple(float(part) for part in parts if part is not None)
-        return LAST
-
-    return find_pattern
-
-
-def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
-    """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep.
-
-    Behind the network's last normalisation, unless it refuses, as a probe finds out.
-    """
-    return backbone.forward_intermediates(
-        x,
-        indices=list(levels),
-        norm=backbone.normalized_maps,
-        output_fmt='NCHW',
-        intermediates_only=True,
-    )
-
-
-def try_backbone(
-    backbone: nn.Module,
-    levels: Sequence[int],
-    in_chans: int,
-    sizes: Sequence[tuple[int, int]],
-    gradients: bool = False,
-) -> list[Tensor] | None:
-    """A backbone's maps (1, C_s, H_s, W_s) of one empty image, of the first size that it takes.
-
-    Args:
-        backbone: a timm model; it runs as in testing, so that its statistics stay as they are.
-        levels: of the maps.
-        in_chans: image channels.
-        sizes: (height, width) of images to try in turn.
-        gradients: compute the maps with gradients on, the image's too.
-
-    Returns:
-        The maps, or None if it takes none of the sizes.
-    """
-    weight = next(backbone.parameters())
-    with in_testing(backbone), torch.set_grad_enabled(gradients):
-        for size in sizes:
-            x = torch.zeros(1, in_chans, *size, device=weight.device, dtype=weight.dtype)
-            try:
-                return read_maps(backbone, levels, x.requires_grad_(gradients))
-            except Exception:  # whatever it is, its own size raises it again in use
-                continue
-    return None
-
-
-class _Traced(nn.Module):
-    """A module as it runs in testing, in the form that ``torch.jit.script`` takes.
-
-    Args:
-        module: the module.
-        example: what it is run on once.
-    """
-
-    def __init__(self, module: nn.Module, example: Tensor | list[Tensor]) -> None:
-        super().__init__()
-        with torch.no_grad(), in_testing(module), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of sizes that are read in Python
-            self.traced = torch.jit.trace(module, (example,), check_trace=False)
-
-
-class _TracedModel(_Traced):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.traced(x)
-
-
-class _TracedMethod(_Traced):
-    def forward(self, features: list[Tensor]) -> Tensor:
-        return self.traced(features)
-
-
-def _trace_method(method: Method, shapes: Sequence[tuple[int, ...]]) -> _TracedMethod:
-    weight = next(method.parameters())
-    return _TracedMethod(method, [weight.new_zeros(shape) for shape in shapes])
+__all__ = ['ComposedModel']
 
 
 class ComposedModel(nn.Module):
@@ -305,18 +91,9 @@ class ComposedModel(nn.Module):
                 device=device, dtype=dtype, **arguments,
             )  # fmt: skip
         except TypeError as error:
-            raise TypeError(_explain_argument(str(error), cls, method, backbone)) from error
+            raise TypeError(explain_argument(str(error), cls, method, backbone)) from error
         info = list(self.backbone.feature_info)
-        if levels is None:
-            taps = cls.default_taps if taps is None else taps
-            levels = choose_levels(info, taps, f'{method} on {backbone}')
-        elif taps is not None:
-            raise ValueError(f'taps={taps}, levels={list(levels)}: give one of them')
-        elif not all(-len(info) <= i < len(info) for i in levels):
-            raise ValueError(
-                f'levels={list(levels)}: {backbone} has {len(info)} maps, 0 to {len(info) - 1}'
-            )
-        levels = sorted(i % len(info) for i in levels)
+        levels = find_levels(info, taps, levels, cls.default_taps, method, backbone)
         self.feature_info = [info[i] for i in levels]
         # nothing above the last map read stays, so that every parameter gets a gradient
         self.levels = list(self.backbone.prune_intermediate_layers(levels, prune_head=True))
@@ -352,15 +129,16 @@ class ComposedModel(nn.Module):
         Raises:
             ValueError: if the method needs gradients that the backbone cannot have.
         """
-        sizes = [self.input_size]
-        if not self.fixed_size:
-            side = 2 * self.feature_info[-1]['reduction']
-            sizes.insert(0, (side, side))
+        stride = self.feature_info[-1]['reduction']
+        sizes = sizes_to_try(self.input_size, self.fixed_size is not None, stride)
+        maps = None
         for normalized in (True, False):  # some of timm's networks refuse to
             self.backbone.normalized_maps = normalized
-            maps = try_backbone(self.backbone, self.levels, self.in_chans, sizes, gradients=True)
-            if maps is not None:
+            try:
+                maps = probe(self._maps, self.backbone, self.in_chans, sizes, gradients=True)
                 break
+            except ValueError:
+                continue
         else:
             self.backbone.normalized_maps = True
         if needs_gradient_path:
@@ -379,20 +157,21 @@ class ComposedModel(nn.Module):
             turn_into_buffers(self.backbone, unused_parameters(self.backbone, maps))
 
     def find_view_size(self) -> tuple[int, int] | None:
-        """The size of images to look at a part of an image in.
+        """The size that a part of an image is resized to, before the backbone looks at it.
 
-        None if the backbone takes images half as large as its own, or else what it takes: the
-        nearest whole number of its steps, or the one size it is built for.
+        None if the backbone takes images half as large as its own. Else it is the nearest whole
+        number of its steps, or the one size that it is built for.
         """
         if self.fixed_size:
             return self.fixed_size
         stride = self.feature_info[-1]['reduction']
         half = tuple((side + 1) // 2 for side in self.input_size)
         whole_steps = tuple(max(side // stride, 1) * stride for side in half)
-        for size in (half, whole_steps, self.input_size):
-            if try_backbone(self.backbone, self.levels, self.in_chans, [size]) is not None:
-                return None if size == half else size
-        return None
+        sizes = [half, whole_steps, self.input_size]
+        return find_view_size(self._maps, self.backbone, self.in_chans, sizes)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        return read_maps(self.backbone, self.levels, x)
 
     def _set_pooling(self, global_pool: str | None) -> None:
         if global_pool not in ('avg', ''):
@@ -415,13 +194,13 @@ class ComposedModel(nn.Module):
             for C, stride in zip(channels, strides, strict=True)
         ]
         # methods are not written in TorchScript's subset of Python: it gets them traced
-        method.__prepare_scriptable__ = functools.partial(_trace_method, method, shapes)
+        method.__prepare_scriptable__ = functools.partial(trace_method, method, shapes)
         return method.to(device=device, dtype=dtype)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """For ``torch.jit.script``: the model traced as it runs in testing."""
         weight = next(self.parameters())
-        return _TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
+        return TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
 
     def train(self, mode: bool = True) -> ComposedModel:
         """As of any module; what differentiates gradients fuses attention in testing only."""
@@ -432,7 +211,7 @@ class ComposedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep."""
-        maps = read_maps(self.backbone, self.levels, x)
+        maps = self._maps(x)
         return [*maps[:-1], self.feature_drop(maps[-1])] if self.drop_rate else maps
 
     def forward_head(self, features: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
@@ -460,24 +239,21 @@ class ComposedModel(nn.Module):
                 f'{self.method_name} trains beside a second network, which the model does not '
                 'hold: train through fgplugins.zoo_timm.task.LossStep or MethodTask'
             )
-        with self.method.recording():
-            features = self.forward_features(x)
-        return self.method.loss(features, target)
+        return self.method.loss(self.method.features_for_loss(self.forward_features, x), target)
 
     def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
         """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
 
         Args:
             x: images (N, in_chans, H, W).
-            **asked: what the method's own ``attention`` takes besides.
+            **asked: of the method's own `questions`.
 
         Raises:
             ValueError: if there is no method, for want of classes.
         """
         if not self.num_classes:
             raise ValueError(f'a model of num_classes=0 has no {self.method_name}, nor attention')
-        with self.method.looking_at(x) as x:
-            return self.method.attention(self.forward_features(x), **asked)
+        return self.method.show(self.forward_features, x, **asked)[1]
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -527,17 +303,8 @@ class ComposedModel(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
-        """The backbone's groups by depth (for layer decay), the method last.
-
-        A backbone that timm has no groups for has one for each of its parts, in their order, and
-        of the stages in a part.
-        """
-        if hasattr(self.backbone, 'group_matcher'):
-            groups = self.backbone.group_matcher(coarse=coarse)
-        else:
-            parts = [name for name, _ in self.backbone.named_children()]
-            groups = {p: [(rf'{p}\.(\d+)\.', None), (rf'{p}\.', None)] for p in parts}
-        find = layer_ordinals(groups)
+        """The backbone's groups by depth (for layer decay), the method last."""
+        find = network_ordinals(self.backbone, coarse)
 
         def matcher(name: str) -> tuple[float, ...]:
             part, _, rest = name.partition('.')

@@ -9,7 +9,6 @@ import timm
 import torch
 from torch import nn
 
-from fgplugins.methods.gap import GAP
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_timm.checkpoints import PREPROCESSING
 from fgplugins.zoo_timm.composed import ComposedModel
@@ -33,7 +32,7 @@ def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None
     plain = _like(timm.create_model(model.backbone_name, **arguments), model)
     classifier = plain.pretrained_cfg.get('classifier')
     weights = dict(model.backbone.state_dict())
-    for name, value in model.method.classifier.state_dict().items():
+    for name, value in model.method.pooled_classifier.state_dict().items():
         weights[f'{classifier}.{name}'] = value
     own = plain.state_dict()
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
@@ -56,7 +55,7 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
         The model, its timm name, and the arguments that ``timm.create_model`` builds it with. Its
         scores are bit-equal to those of ``model``.
     """
-    if type(model.method).forward is not GAP.forward:
+    if model.method.pooled_classifier is None:
         model.eval()
         arguments = {
             'backbone': model.backbone_name,

@@ -24,13 +24,13 @@ from timm.models._pretrained import DefaultCfg, PretrainedCfg
 import fgplugins.networks  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.methods import Method, get_method, on_register
 from fgplugins.methods.checking import withdraw
-from fgplugins.zoo_timm.composed import (
-    ComposedModel,
+from fgplugins.zoo_timm.arguments import (
     check_backbone,
     check_numbers,
     classifier_layers,
     method_arguments,
 )
+from fgplugins.zoo_timm.composed import ComposedModel
 from fgplugins.zoo_timm.names import look_up
 
 __all__: list[str] = []  # timm adds the models' names

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.errors import UserError
-from fgplugins.zoo_timm.composed import ComposedModel, read_maps
+from fgplugins.zoo_timm.composed import ComposedModel
+from fgplugins.zoo_timm.levels import read_maps
 
 __all__ = ['LossStep', 'MethodTask', 'classification_task', 'target_smoothing']
 
@@ -41,9 +42,9 @@ class LossStep(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The method's named loss terms of a batch."""
-        with self.model.method.recording():
-            features = self.model.forward_features(x)
-        terms = self.model.method.loss(features, target)
+        method = self.model.method
+        features = method.features_for_loss(self.model.forward_features, x)
+        terms = method.loss(features, target)
         if self.regularizer is not None:
             terms |= self.regularizer(x, features, target, self.second_maps)
         return terms

@@ -1,9 +1,9 @@
 """Convolutions whose second derivative costs what the first does.
 
-A loss on gradients differentiates each convolution of the layers it looks through twice. Behind its
-backward pass torch finds the derivative by the weights as one more convolution, of the batch's
-transpose, for which its kernels are not made: many times slower than the weight gradient that every
-training step computes. `second_order_convolutions` takes the latter. Results are the same sums.
+A loss on gradients differentiates each convolution of the layers it looks through twice. For the
+second derivative by the weights torch convolves the transposed batch, which its kernels are not
+made for: that is many times slower than the weight gradient of every training step. Inside
+`second_order_convolutions` it is computed as that weight gradient is. The sums are the same.
 
 With g the gradient of y = w * x, g_x = w^T * g and g_w = x (x) g:
 
@@ -25,18 +25,37 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ['input_gradients_only', 'second_order_convolutions']
 
-_skip_weights = False
-
 
 @contextmanager
-def input_gradients_only() -> Iterator[None]:
-    """Inside, the backward pass of these convolutions leaves out the gradients of weights."""
-    global _skip_weights
-    before, _skip_weights = _skip_weights, True
+def input_gradients_only(above: Tensor, below: Tensor) -> Iterator[None]:
+    """Inside, gradients of ``above`` by ``below`` leave out those of the weights between them.
+
+    torch would compute them, for nobody: it asks each convolution for all of its gradients.
+
+    Args:
+        above: computed from ``below`` by convolutions that were recorded in this form.
+        below: the tensor to differentiate by.
+    """
+    passed = list(_convolutions_between(above, below))
+    for node in passed:
+        node.weights_wanted = False
     try:
         yield
     finally:
-        _skip_weights = before
+        for node in passed:
+            node.weights_wanted = True
+
+
+def _convolutions_between(above: Tensor, below: Tensor) -> Iterator[Any]:
+    """The recorded convolutions on the ways from one tensor down to another."""
+    seen, nodes = {None, below.grad_fn}, [above.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node not in seen:
+            seen.add(node)
+            nodes.extend(lower for lower, _ in node.next_functions)
+            if hasattr(node, 'weights_wanted'):
+                yield node
 
 
 def _backward(g: Tensor, x: Tensor, w: Tensor, settings: tuple, mask: list[bool]) -> tuple:
@@ -50,15 +69,14 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, settings: tuple) -> Tensor:
         ctx.save_for_backward(x, w)
-        ctx.settings = settings
+        ctx.settings, ctx.weights_wanted = settings, True
         return F.conv2d(x, w, b, *settings)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         x, w = ctx.saved_tensors
         needs_x, needs_w, needs_b, _ = ctx.needs_input_grad
-        weights = not _skip_weights
-        mask = (needs_x, needs_w and weights, needs_b and weights)
+        mask = (needs_x, needs_w and ctx.weights_wanted, needs_b and ctx.weights_wanted)
         return *_ConvolutionBackward.apply(g, x, w, ctx.settings, mask), None
 
 

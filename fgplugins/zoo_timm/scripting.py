@@ -1,0 +1,49 @@
+"""Composed models for ``torch.jit.script``, which takes no more than a part of Python: traced."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fgplugins.methods import Method
+from fgplugins.utils.modes import in_testing
+
+__all__ = ['TracedModel', 'trace_method']
+
+
+class _Traced(nn.Module):
+    """A module as it runs in testing, in the form that ``torch.jit.script`` takes.
+
+    Args:
+        module: the module.
+        example: what it is run on once.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor | list[Tensor]) -> None:
+        super().__init__()
+        with torch.no_grad(), in_testing(module), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of sizes that are read in Python
+            self.traced = torch.jit.trace(module, (example,), check_trace=False)
+
+
+class TracedModel(_Traced):
+    """Of a function of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.traced(x)
+
+
+class _TracedMethod(_Traced):
+    """Of a function of maps."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return self.traced(features)
+
+
+def trace_method(method: Method, shapes: Sequence[tuple[int, ...]]) -> nn.Module:
+    """A method, traced on maps of these shapes."""
+    weight = next(method.parameters())
+    return _TracedMethod(method, [weight.new_zeros(shape) for shape in shapes])
