@@ -174,7 +174,7 @@ def of_all_configs() -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def of_report(arguments: list[str]) -> dict[str, object]:
-    """The totals of ``tools/get_flops.py``; its rows follow the modules, which may be rearranged."""
+    """The totals of ``tools/get_flops.py``; its rows follow the modules."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'report.json'
         sys.argv = ['get_flops.py', *arguments, '--json', str(file)]

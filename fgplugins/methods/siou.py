@@ -259,7 +259,7 @@ class SIoU(GAP):
                 'gradient there: compute the maps with gradients on, by a backbone that returns '
                 'the tensors it continues from and is not frozen above the inner level'
             )
-        # 1/Z of the pooling is left to the end: the product of small numbers is kept off float16
+        # 1/Z of the pooling comes last: a product of small numbers is too small for float16
         Z = last.shape[2] * last.shape[3]
         return class_attention(full_precision(inner), full_precision(gradient) / Z, self.kind)
 

@@ -18,8 +18,8 @@ from fgplugins.utils.modes import in_testing
 
 __all__ = [
     'check_gradient_path',
-    'differentiate_twice',
     'find_view_size',
+    'make_twice_differentiable',
     'probe',
     'sizes_to_try',
     'turn_into_buffers',
@@ -100,7 +100,7 @@ def find_view_size(
 
 
 def unused_parameters(module: nn.Module, maps: Sequence[Tensor]) -> list[str]:
-    """Names of the parameters that maps, computed with gradients on, do not depend on.
+    """Names of a module's parameters that its maps, computed with gradients on, do not depend on.
 
     None are named if a part of the computation hides its parameters, as activation checkpointing
     does.
@@ -128,14 +128,14 @@ def turn_into_buffers(module: nn.Module, names: Sequence[str]) -> None:
 
 
 class TwiceHardsigmoid(nn.Module):
-    """``nn.Hardsigmoid``; with gradients on in a form that has a second derivative in PyTorch."""
+    """``nn.Hardsigmoid``, which with gradients on can be differentiated twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x + 3).clamp(0, 6) / 6 if torch.is_grad_enabled() else F.hardsigmoid(x)
 
 
-def differentiate_twice(module: nn.Module) -> list[nn.Module]:
-    """Replace layers that PyTorch differentiates once only by the same functions in another form.
+def make_twice_differentiable(module: nn.Module) -> list[nn.Module]:
+    """Replace layers that PyTorch can differentiate only once by equal ones.
 
     Returns:
         The layers with fused attention (as timm marks it), which must not be fused in training.
@@ -148,9 +148,9 @@ def differentiate_twice(module: nn.Module) -> list[nn.Module]:
 
 
 def check_gradient_path(features: Sequence[Tensor]) -> None:
-    """Refuse maps that scores cannot be differentiated by, twice, as a gradient-based loss does.
+    """Refuse maps that a loss on gradients cannot use: scores must be differentiable by them twice.
 
-    A network that returns a normalised or permuted copy of what it continues from fails here: its
+    A network that returns a normalised or permuted copy of what it continues from is refused: its
     scores have no gradient with respect to the copy.
 
     Raises:

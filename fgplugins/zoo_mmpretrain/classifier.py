@@ -19,7 +19,7 @@ from fgplugins.errors import UserError
 from fgplugins.methods import Method
 from fgplugins.utils.probing import (
     check_gradient_path,
-    differentiate_twice,
+    make_twice_differentiable,
     turn_into_buffers,
     unused_parameters,
 )
@@ -125,7 +125,7 @@ class FineGrainedClassifier(ImageClassifier):
             ValueError: if the method differentiates scores, and this network cannot be.
         """
         if method.needs_gradient_path:
-            for layer in differentiate_twice(self.backbone):
+            for layer in make_twice_differentiable(self.backbone):
                 layer.fused_attn = False
         network = SecondStream(self.backbone, self.neck if self.with_neck else None)
         try:

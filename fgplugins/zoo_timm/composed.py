@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from fgplugins.methods import get_method
 from fgplugins.utils.probing import (
     check_gradient_path,
-    differentiate_twice,
     find_view_size,
+    make_twice_differentiable,
     probe,
     sizes_to_try,
     turn_into_buffers,
@@ -104,7 +104,7 @@ class ComposedModel(nn.Module):
         self.fixed_size = self.input_size if settings['fixed_input_size'] else None
         self.method = self._build_method(device, dtype)
         # attention that has no second derivative where it is fused
-        self._fused = differentiate_twice(self.backbone) if cls.needs_gradient_path else []
+        self._fused = make_twice_differentiable(self.backbone) if cls.needs_gradient_path else []
         self.backbone.normalized_maps = True
         self.train()
         if probe:

@@ -117,7 +117,7 @@ class FastContextAttention(nn.Module):
         U, V = resize_matrices(t, L)
         x = L.flatten(2)
         LL = Gram.apply(x) if torch.is_grad_enabled() else Gram.forward(x)  # (N, C, C)
-        # the adjoint of up(), of L / n and of ones / n; all of it sums to L's mean
+        # the adjoint of up(), applied to L / n and to ones / n
         L_down = (U @ (L @ (V.T / x.shape[2]))).flatten(2)  # (N, C, h w)
         one_down = (U.mean(1)[:, None] * V.mean(1)).view(-1, 1)
         t_phi = t_phi.flatten(2)
@@ -148,8 +148,8 @@ class FastContextAttention(nn.Module):
             fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
             return fused, fused
         weight, bias = self._theta_phi()
-        # folding multiplies by W_l for every row of theta and phi, the printed order for every
-        # position of the batch; a graph that is to serve any batch folds
+        # folded, W_l is applied to every row of theta and phi; as printed, to every position of
+        # the batch. A compiled graph serves any batch, and folds.
         positions = L.shape[0] * L.shape[2] * L.shape[3]
         if torch.compiler.is_compiling() or positions > len(weight):
             folded = (weight.flatten(1) @ self.W_l.weight.flatten(1))[:, :, None, None]
