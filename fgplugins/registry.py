@@ -1,21 +1,3 @@
 """Where mmengine looks for the scope ``fgplugins``, as in ``type='fgplugins.WARNHead'``."""
 
-from fgplugins.zoo_mmpretrain.registry import (
-    DATASETS,
-    FUNCTIONS,
-    HOOKS,
-    METRICS,
-    MODELS,
-    OPTIM_WRAPPERS,
-    TRANSFORMS,
-)
-
-__all__ = [
-    'DATASETS',
-    'FUNCTIONS',
-    'HOOKS',
-    'METRICS',
-    'MODELS',
-    'OPTIM_WRAPPERS',
-    'TRANSFORMS',
-]
+import fgplugins.zoo_mmpretrain  # noqa: F401  (registers all that has the scope)

@@ -185,24 +185,10 @@ class CifarWideResNet(ClassifiedCNN):
                 intermediates.append(a)
         return intermediates if intermediates_only else (a, intermediates)
 
-    def prune_intermediate_layers(
-        self,
-        indices: int | list[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Drop what the chosen maps do not need (timm's interface).
-
-        The normalisation that makes the last chosen map is kept, whatever ``prune_norm`` says.
-        """
-        take, last = feature_take_indices(len(self.feature_info), indices)
-        if last + 1 < len(self.stages):
-            self.norm = self.stages[last + 1][0].norm1
-            self.stages = self.stages[: last + 1]
-            self.end_at(last)
-        elif prune_head:
-            self.reset_classifier(0, '')
-        return take
+    def keep_stages(self, last: int) -> None:
+        """Drop the stages above map number ``last``, but not the normalisation that makes it."""
+        self.norm = self.stages[last + 1][0].norm1
+        self.stages = self.stages[: last + 1]
 
 
 def cifar_cfg(**kwargs: object) -> dict[str, object]:

@@ -17,6 +17,7 @@ class ClassifiedCNN(nn.Module):
     """What timm asks of a network whose ``head`` classifies its final map."""
 
     feature_info: list[dict[str, object]]
+    stages: nn.Sequential
     head: ClassifierHead
     num_features: int
     head_hidden_size: int
@@ -46,10 +47,26 @@ class ClassifiedCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
-    def end_at(self, last: int) -> None:
-        """Let the features end at map number ``last``; the classifier, sized for another, goes."""
-        self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
-        self.reset_classifier(0, '')
+    def keep_stages(self, last: int) -> None:
+        """Drop the stages above map number ``last``."""
+        raise NotImplementedError
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what the chosen maps do not need (timm's interface)."""
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        if last + 1 < len(self.stages):
+            self.keep_stages(last)
+            # the classifier, sized for another map, goes
+            self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
+            self.reset_classifier(0, '')
+        elif prune_head:
+            self.reset_classifier(0, '')
+        return take
 
 
 class SequentialCNN(ClassifiedCNN):
@@ -134,17 +151,6 @@ class SequentialCNN(ClassifiedCNN):
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
 
-    def prune_intermediate_layers(
-        self,
-        indices: int | list[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Drop what the chosen maps do not need (timm's interface)."""
-        take, last = feature_take_indices(len(self.feature_info), indices)
-        if last + 1 < len(self.stages):
-            self.stages = self.stages[: last + 1]
-            self.end_at(last)
-        elif prune_head:
-            self.reset_classifier(0, '')
-        return take
+    def keep_stages(self, last: int) -> None:
+        """Drop the stages above map number ``last``."""
+        self.stages = self.stages[: last + 1]
