@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fgplugins.data.layouts import has_validation
+from fgplugins.data.class_folders import has_validation
 from fgplugins.errors import UserError
 from fgplugins.utils.shipped import shipped_configs, shipped_folder
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
