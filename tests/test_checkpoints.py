@@ -20,11 +20,8 @@ import fgplugins  # noqa: F401  (registers the timm models)
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.running import configs, work_folder
-from fgplugins.zoo_mmpretrain.running.checkpoints import (
-    read_checkpoint,
-    read_literals,
-    saved_config,
-)
+from fgplugins.zoo_mmpretrain.running.checkpoints import read_checkpoint
+from fgplugins.zoo_mmpretrain.running.saved_settings import read_literals, saved_config
 
 TOOLS = Path(__file__).parent.parent / 'tools'
 CONFIG = """

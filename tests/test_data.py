@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fgplugins.data import images as image_files
+from fgplugins.data.classes import in_order_of
 from fgplugins.data.clutter import TEST_DIGITS, clutter, cluttered_digits, source_digits
 from fgplugins.data.images import (
     check_decodable,
@@ -21,7 +22,8 @@ from fgplugins.data.images import (
     is_image,
     read_image,
 )
-from fgplugins.data.layouts import in_order_of, read_split, read_text
+from fgplugins.data.layouts import read_split
+from fgplugins.data.text_files import read_text
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import ClutteredDigits, FineGrainedImages, LoadImage
 

@@ -152,7 +152,7 @@ PIPELINES = {
 
 def run_after_training(work: Path, hooks: tuple = (), **given: object) -> list[str]:
     """What `AttentionMapHook` logs behind a training of no steps."""
-    from fgplugins.zoo_mmpretrain.hooks import AttentionMapHook
+    from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook
 
     log: list[str] = []
     logger = SimpleNamespace(info=log.append)

@@ -24,14 +24,11 @@ import fgplugins.zoo_mmpretrain as zoo
 from fgplugins.errors import UserError
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_mmpretrain import evaluation
-from fgplugins.zoo_mmpretrain.running import configs
-from fgplugins.zoo_mmpretrain.running.checkpoints import saved_config
-from fgplugins.zoo_mmpretrain.running.settings import (
-    accepted_arguments,
-    drop_pretrained,
-    leaf_datasets,
-    name_types,
-)
+from fgplugins.zoo_mmpretrain.running import configs, data, launching, models
+from fgplugins.zoo_mmpretrain.running.inheritance import accepted_arguments
+from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
+from fgplugins.zoo_mmpretrain.running.saved_settings import saved_config
+from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, name_types
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 
@@ -68,7 +65,7 @@ def test_a_config_with_classes_for_types(tmp_path: Path) -> None:
     cfg = load(file)
     assert cfg.model.backbone.type == 'mmpretrain.models.backbones.resnet.ResNet'
     cfg.dump(tmp_path / 'saved.py')
-    assert type(configs.check_model(load(tmp_path / 'saved.py')).backbone) is ResNet
+    assert type(models.check_model(load(tmp_path / 'saved.py')).backbone) is ResNet
     assert name_types({'a': [ResNet, 1], 'b': ('c', load)})['b'] == ('c', f'{__name__}.load')
 
 
@@ -231,15 +228,15 @@ def test_wrappers_of_data_sets(tmp_path: Path, wrap: Callable[[dict], dict]) -> 
                 Image.new('RGB', (9, 9)).save(folder / f'{i}.png')
     cfg = load('gap_mobilenetv2_cub')
     cfg.test_dataloader.dataset = wrap(cfg.test_dataloader.dataset)
-    leaves = leaf_datasets(cfg.test_dataloader.dataset)
+    leaves = innermost_datasets(cfg.test_dataloader.dataset)
     assert {leaf.type for leaf in leaves} == {'FineGrainedImages'}
     for leaf in leaves:
         leaf.data_root = str(tmp_path)
     order = ('x.pth', ('duck', 'crow'))
-    built = configs.match_classes(cfg, ('test',), None, order)
+    built = data.match_classes(cfg, ('test',), None, order)
     assert tuple(built['test'].metainfo['classes']) == ('duck', 'crow')
     assert cfg.model.head.num_classes == 2
-    configs.check_images(cfg, built)
+    data.check_images(cfg, built)
     evaluation.set_tta(cfg)
 
 
@@ -288,7 +285,7 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 def test_a_training_without_a_step_is_refused(length: object) -> None:
     cfg = load('gap_mobilenetv2_cub', **{'train_cfg.max_epochs': length})
     with pytest.raises(UserError, match=r'train_cfg.max_epochs'):
-        configs.check_length(cfg)
+        launching.check_length(cfg)
 
 
 def test_images_that_a_backbone_does_not_take() -> None:
@@ -305,11 +302,11 @@ def test_images_that_a_backbone_does_not_take() -> None:
         type='TIMMBackbone', model_name='test_vit', features_only=True, in_channels=1,
         out_indices=(2,),
     )  # fmt: skip
-    model = configs.check_model(cfg)
+    model = models.check_model(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     modes = [m.training for m in model.modules()]
     with pytest.raises(UserError, match=r'images of \(1, 40, 40\).*model\.backbone\.img_size=40'):
-        configs.check_input(model, dataset)
+        models.check_input(model, dataset)
     assert [m.training for m in model.modules()] == modes
 
 
@@ -317,7 +314,7 @@ def test_levels_that_a_network_lacks() -> None:
     with pytest.raises(
         UserError, match=r'resnet10t has 5 levels, 0 to 4;.*give out_indices=\(2, 3, 4\)'
     ):
-        configs.check_model(
+        models.check_model(
             Config(
                 dict(
                     model=dict(

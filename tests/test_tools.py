@@ -426,10 +426,10 @@ class TestTesting:
         """The model of a config, its untrained weights saved as a checkpoint."""
         import argparse
 
-        from fgplugins.zoo_mmpretrain.running import configs
+        from fgplugins.zoo_mmpretrain.running import configs, models
 
         arguments = dict(config=name, cfg_options=options, work_dir=None, data_root=None)
-        model = configs.check_model(configs.load_config(argparse.Namespace(**arguments)))
+        model = models.check_model(configs.load_config(argparse.Namespace(**arguments)))
         torch.save({'state_dict': model.state_dict()}, path)
         return model.eval()
 
@@ -657,19 +657,19 @@ class TestTrainingOnly:
         """The written config and weights test like the trained ones, without the second network."""
         from mmengine.config import Config
 
-        from fgplugins.zoo_mmpretrain.running import configs
+        from fgplugins.zoo_mmpretrain.running import models
 
         name = f'{method}_r110_cifar10'
         small = ['model.backbone.depth=8']
         cfg = Config.fromfile(config(name))
         cfg.merge_from_dict({'model.backbone.depth': 8})
-        trained = configs.check_model(cfg)
+        trained = models.check_model(cfg)
         torch.save({'state_dict': trained.state_dict()}, tmp_path / 'a.pth')
         done = run_tool('deploy', name, 'a.pth', '--cfg-options', *small)
         assert done.returncode == 0, done.stderr
         shipped = Config.fromfile(tmp_path / 'a_deployed.py')
         assert shipped.model.type == 'ImageClassifier'
-        plain = configs.check_model(shipped)
+        plain = models.check_model(shipped)
         plain.load_state_dict(
             torch.load(tmp_path / 'a_deployed.pth', weights_only=True)['state_dict']
         )

@@ -12,7 +12,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
 import json
-import math
 import os
 from pathlib import Path
 
@@ -21,13 +20,14 @@ from fgplugins.utils.command_line import check_outputs, main_guard, need_room
 
 need_room('fgplugins.zoo_mmpretrain')
 
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from fgplugins.zoo_mmpretrain import evaluation
-from fgplugins.zoo_mmpretrain.running import checkpoints, configs
-from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained
+from fgplugins.zoo_mmpretrain.running import checkpoints, configs, data, launching, models
+from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
+from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
+from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,86 +74,74 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError('--terms runs in one process: run it without --launcher')
 
 
-def plain(value: object) -> object:
-    """A metric as JSON has it, which knows neither tensors nor NumPy's numbers, nor NaN."""
-    if hasattr(value, 'tolist'):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, (bool, str, type(None))) else str(value)
-
-
-def shown(value: object, digits: int) -> str:
-    """A metric in one line; a table in lines of its own."""
-    if isinstance(value, list) and any(isinstance(row, list) for row in value):
-        return '\n' + '\n'.join(shown(row, digits) for row in value)
-    if isinstance(value, list):
-        return ', '.join(shown(v, digits) for v in value)
-    if isinstance(value, float):
-        return f'{value:.{digits}f}'
-    return 'nan' if value is None else str(value)
-
-
-def print_numbers(numbers: dict[str, object], digits: int) -> None:
-    for name, value in numbers.items():
-        print(f'{name}: {shown(plain(value), digits)}')
-
-
-def main() -> None:
-    args = parse_args()
-    check_args(args)
+def prepare_config(args: argparse.Namespace) -> Config:
     cfg = configs.load_config(args)
     if not args.work_dir:
         cfg.work_dir = str(Path(cfg.work_dir) / 'test')  # a training's own files stay as they are
-    configs.set_launcher(cfg, args.launcher)
-    configs.prepare_loaders(cfg)
+    launching.set_launcher(cfg, args.launcher)
+    data.prepare_loaders(cfg)
     if args.uncropped:
         evaluation.set_uncropped(cfg)
     if not args.terms:
         evaluation.set_deployed(cfg)
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
+    return cfg
+
+
+def check_run(cfg: Config, args: argparse.Namespace) -> None:
+    """Try all that can be wrong before a file is written."""
     content = checkpoints.read_checkpoint(args.checkpoint)
     known = (args.checkpoint, checkpoints.class_names(content))
-    data = configs.match_classes(cfg, ('test',), args.cfg_options, known)
-    if configs.is_main_process():
-        configs.check_images(cfg, data)
-    model = configs.check_model(cfg)
-    configs.check_input(model, data['test'])
+    built = data.match_classes(cfg, ('test',), args.cfg_options, known)
+    if launching.is_main_process():
+        data.check_images(cfg, built)
+    model = models.check_model(cfg)
+    models.check_input(model, built['test'])
     checkpoints.check_checkpoint(content, args.checkpoint, model)
-    del model
     if args.tta:
         evaluation.set_tta(cfg)
 
+
+def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict]:
+    """The metrics and, where they are asked for, the terms of the loss."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     with checkpoints.harmless_checkpoints():
-        with configs.user_errors('runner'):
-            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        with configs.user_errors('test_evaluator'):
+        runner = launching.build_runner(cfg)
+        with user_errors('test_evaluator'):
             _ = runner.test_loop
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        with configs.logged_errors(runner):
+        with logged_errors(runner):
             metrics = runner.test()
     terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
-    if configs.is_main_process():
-        print()
-        print_numbers(metrics, digits=2)
-        if terms:
-            print('\nterms of the loss, mean over the test images:')
-            print_numbers(terms, digits=4)
-        if args.json:
-            content = {
-                'config': args.config,
-                'checkpoint': args.checkpoint,
-                'views': 'tta' if args.tta else 'uncropped' if args.uncropped else 'one',
-                'metrics': {k: plain(v) for k, v in metrics.items()},
-                'terms': {k: plain(v) for k, v in terms.items()},
-            }
-            Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    return metrics, terms
+
+
+def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
+    print()
+    print_numbers(metrics, digits=2)
+    if terms:
+        print('\nterms of the loss, mean over the test images:')
+        print_numbers(terms, digits=4)
+    if args.json:
+        content = {
+            'config': args.config,
+            'checkpoint': args.checkpoint,
+            'views': 'tta' if args.tta else 'uncropped' if args.uncropped else 'one',
+            'metrics': {k: as_json(v) for k, v in metrics.items()},
+            'terms': {k: as_json(v) for k, v in terms.items()},
+        }
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+
+
+def main() -> None:
+    args = parse_args()
+    check_args(args)
+    cfg = prepare_config(args)
+    check_run(cfg, args)
+    metrics, terms = run_test(cfg, args)
+    if launching.is_main_process():
+        report(args, metrics, terms)
 
 
 if __name__ == '__main__':

@@ -332,8 +332,10 @@ def load_classifier(
     from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
     from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
     from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
-    from fgplugins.zoo_mmpretrain.running import checkpoints, configs
-    from fgplugins.zoo_mmpretrain.running.settings import drop_pretrained, leaf_datasets, short_type
+    from fgplugins.zoo_mmpretrain.running import checkpoints, models
+    from fgplugins.zoo_mmpretrain.running.errors import user_errors
+    from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
+    from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, short_type
 
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{name}: model={cfg.get("model")!r}: must be a dict with a type')
@@ -341,7 +343,7 @@ def load_classifier(
         cfg.model.deployed = not training_only
     if content is not None:
         drop_pretrained(cfg.model)  # the checkpoint has all of its own
-    model = configs.check_model(cfg)
+    model = models.check_model(cfg)
     model.eval()
     head, classes = getattr(model, 'head', None), None
     if content is not None:
@@ -354,11 +356,11 @@ def load_classifier(
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not loader:
         raise UserError(f'{name}: the config has neither test_dataloader nor val_dataloader')
-    pipeline_cfg = leaf_datasets(loader.dataset)[0].pipeline
+    pipeline_cfg = innermost_datasets(loader.dataset)[0].pipeline
 
     @functools.cache
     def pipeline() -> Compose:
-        with configs.user_errors('test pipeline'):
+        with user_errors('test pipeline'):
             return Compose([TRANSFORMS.build(step) for step in pipeline_cfg])
 
     def read_image(path: str) -> tuple[np.ndarray, Tensor]:

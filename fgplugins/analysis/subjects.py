@@ -207,11 +207,11 @@ def _from_checkpoint(
             raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
         return load_model(architecture, path, model_kwargs, cfg_options)
     try:
-        from fgplugins.zoo_mmpretrain.running import checkpoints
+        from fgplugins.zoo_mmpretrain.running import checkpoints, saved_settings
     except ImportError as error:
         raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
     content = checkpoints.read_checkpoint(path)
-    cfg = checkpoints.saved_config(content, path)
+    cfg = saved_settings.saved_config(content, path)
     if cfg is None:
         raise UserError(
             f'checkpoint {path!r} does not say what it is of: name the config or the timm model, '
@@ -221,7 +221,7 @@ def _from_checkpoint(
         raise UserError(
             f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
         )
-    from fgplugins.zoo_mmpretrain.running.configs import override
+    from fgplugins.zoo_mmpretrain.running.overrides import override
 
     override(cfg, key_values('--cfg-options', cfg_options or []))
     return load_classifier(Path(path).stem, cfg, path, content)

@@ -17,7 +17,6 @@ from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
 from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: E402
 from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
-    AttentionMapHook,
     EpochSeedHook,
     FiniteGradientHook,
     RestrictionScheduleHook,
@@ -34,6 +33,7 @@ from fgplugins.zoo_mmpretrain.losses import (  # noqa: E402
 from fgplugins.zoo_mmpretrain.metrics import MultiLabelAUC  # noqa: E402
 from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
+from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook  # noqa: E402
 from fgplugins.zoo_mmpretrain.transforms import CornerCrop, LoadImage  # noqa: E402
 
 __all__ = [

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from fgplugins.data.classes import in_order_of
 from fgplugins.data.clutter import cluttered_digits
-from fgplugins.data.layouts import in_order_of, read_lines, read_split
+from fgplugins.data.layouts import read_split
+from fgplugins.data.text_files import read_lines
 from fgplugins.zoo_mmpretrain.registry import DATASETS, register
 
 __all__ = ['ClutteredDigits', 'FineGrainedImages']

@@ -14,8 +14,8 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from fgplugins.errors import UserError
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
-from fgplugins.zoo_mmpretrain.running.configs import user_errors
-from fgplugins.zoo_mmpretrain.running.settings import leaf_datasets, short_type
+from fgplugins.zoo_mmpretrain.running.errors import user_errors
+from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, short_type
 
 __all__ = ['mean_terms', 'set_deployed', 'set_tta', 'set_uncropped']
 
@@ -36,15 +36,14 @@ def set_tta(cfg: Config) -> None:
         UserError: if the views cannot be built.
     """
     flips = [[dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]]
-    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+    for dataset in innermost_datasets(cfg.test_dataloader.dataset):
         *steps, pack = dataset.pipeline
         mirrored = dict(type='TestTimeAug', transforms=[*flips, [pack]])
         views = cfg.get('tta_pipeline') or [*steps, mirrored]
         with user_errors('tta_pipeline'):
             for step in views:
-                TRANSFORMS.build(
-                    deepcopy(step)
-                )  # TestTimeAug puts what it builds into its settings
+                # a copy, for TestTimeAug puts what it builds into its settings
+                TRANSFORMS.build(deepcopy(step))
         dataset.pipeline = views
     wrapper = cfg.get('tta_model') or dict(type='AverageClsScoreTTA')
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
@@ -60,7 +59,7 @@ def set_uncropped(cfg: Config) -> None:
     Raises:
         UserError: if the test pipeline does not crop, so that nothing would change.
     """
-    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+    for dataset in innermost_datasets(cfg.test_dataloader.dataset):
         whole = [step for step in dataset.pipeline if 'crop_size' not in step]
         if len(whole) == len(dataset.pipeline):
             steps = ', '.join(short_type(step) for step in whole)

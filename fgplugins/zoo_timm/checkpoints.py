@@ -13,7 +13,7 @@ from timm.data.readers.class_map import load_class_map
 from timm.models import clean_state_dict, get_model_input_config, load_state_dict
 from torch import Tensor, nn
 
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, one_line
 from fgplugins.zoo_timm.fg_models import backbone_settings, method_of
 from fgplugins.zoo_timm.weights import first_difference
 
@@ -98,8 +98,7 @@ def read_checkpoint(path: str) -> SavedModel:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # of a pickle, a zip archive, safetensors
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'checkpoint {path!r} cannot be read: {reason[:200]}') from None
+        raise UserError(f'checkpoint {path!r} cannot be read: {one_line(error, 200)}') from None
     if not isinstance(content, dict):
         raise UserError(f'checkpoint {path!r} holds a {type(content).__name__}, no weights by name')
     try:

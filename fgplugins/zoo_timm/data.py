@@ -20,9 +20,11 @@ from timm.data.dataset_factory import _search_split
 from timm.data.readers.class_map import load_class_map
 from timm.data.readers.reader import Reader
 
+from fgplugins.data.class_folders import TRAIN_FOLDERS, VAL_FOLDERS
 from fgplugins.data.classes import check_same_classes
 from fgplugins.data.images import read_image
-from fgplugins.data.layouts import TRAIN_FOLDERS, VAL_FOLDERS, Split, read_split
+from fgplugins.data.layouts import read_split
+from fgplugins.data.splits import Split
 from fgplugins.errors import UserError
 
 __all__ = ['RunData', 'SplitDataset']

@@ -25,7 +25,7 @@ from timm.utils.model import unwrap_model
 from torch import nn
 
 from fgplugins.data.classes import check_same_classes
-from fgplugins.errors import UserError
+from fgplugins.errors import UserError, one_line
 from fgplugins.utils.command_line import main_guard
 from fgplugins.zoo_timm.checkpoints import check_method, check_weights, read_checkpoint
 from fgplugins.zoo_timm.composed import ComposedModel
@@ -61,8 +61,8 @@ def _resume(
     try:
         return resume(task, path, *args, **kwargs)
     except (KeyError, RuntimeError, ValueError) as error:  # of another optimizer, for one
-        reason = ' '.join(str(error).split())
-        raise UserError(f'--resume {path!r} does not fit this run: {reason[:200]}') from error
+        reason = one_line(error, 200)
+        raise UserError(f'--resume {path!r} does not fit this run: {reason}') from error
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from timm.models import _builder, load_state_dict
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
+from fgplugins.errors import one_line
+
 __all__ = ['create_backbone', 'first_difference']
 
 NUMPY = ('.npz', '.npy')
@@ -96,8 +98,8 @@ def _load(
     try:
         weights = load_state_dict(path)
     except Exception as error:  # of a pickle, a zip archive, safetensors
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise ValueError(f'backbone_checkpoint={path!r} cannot be read: {reason[:200]}') from None
+        reason = one_line(error, 200)
+        raise ValueError(f'backbone_checkpoint={path!r} cannot be read: {reason}') from None
     try:
         adapted = weights if adapt is None else _adapted(weights, model, adapt)
     except Exception as error:  # it expects another network's weights
@@ -117,7 +119,7 @@ def _load(
     try:
         _builder.load_pretrained(model, source, num_classes=0, in_chans=in_chans, strict=False)
     except RuntimeError as error:
-        failure = ' '.join(str(error).split())
+        failure = one_line(error)
     reason = first_difference(adapted, model, besides=strict) or failure
     if reason:
         raise ValueError(f'{refusal}: {reason}')

@@ -17,9 +17,9 @@ __all__ = [
     'is_result',
     'is_run',
     'latest_checkpoint',
-    'one_run',
+    'move_earlier_run',
+    'only_run_in',
     'saved_configs',
-    'set_earlier_aside',
 ]
 
 LAST = 'last_checkpoint'  # mmengine's file; it holds the path that the checkpoint was saved to
@@ -67,10 +67,10 @@ def is_run(folder: str | Path) -> bool:
     return (Path(folder) / LAST).is_file()
 
 
-def set_earlier_aside(folder: str | Path, configs: dict[str, bytes], running: str) -> Path | None:
-    """Move the checkpoints and pictures of an earlier run into a folder named by its time.
+def move_earlier_run(folder: str | Path, configs: dict[str, bytes], running: str) -> Path | None:
+    """Move the checkpoints and pictures of an earlier run into its folder, named by its time.
 
-    That is the folder which holds the run's log, where there is one.
+    The folder that holds the run's log is taken where there is one; else a new one.
 
     Args:
         folder: of the runs.
@@ -104,7 +104,7 @@ def set_earlier_aside(folder: str | Path, configs: dict[str, bytes], running: st
 
 
 @contextmanager
-def one_run(folder: str | Path) -> Iterator[None]:
+def only_run_in(folder: str | Path) -> Iterator[None]:
     """Hold a folder for one run; the system lets go of it however the run ends.
 
     Raises:

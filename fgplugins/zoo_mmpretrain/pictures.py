@@ -1,0 +1,114 @@
+"""Pictures of attention: drawn of a trained classifier, with the weights that were tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from fgplugins.utils.drawing import draw_attention
+from fgplugins.utils.lettering import shortened
+from fgplugins.utils.modes import in_testing
+from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr
+from fgplugins.zoo_mmpretrain.heads import MethodHead
+from fgplugins.zoo_mmpretrain.registry import HOOKS, register
+
+__all__ = ['AttentionMapHook', 'draw_samples', 'tested_weights']
+
+
+class AttentionMapHook(Hook):
+    """After training, draws the attention maps of some test images into the work directory.
+
+    They are those of the weights that were tested: the averages, if there is an ``EMAHook``.
+
+    Args:
+        num_images: how many images, evenly spaced over the test split.
+        file_name: name of the PNG.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, num_images: int = 8, file_name: str = 'attention_maps.png') -> None:
+        self.num_images, self.file_name = num_images, file_name
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        if runner.val_loop is None:
+            runner.logger.info('no validation data, so no attention maps are drawn')
+            return
+        dataset = runner.val_dataloader.dataset
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        head = getattr(model, 'head', None)
+        if not isinstance(head, MethodHead):
+            name = type(head or model).__name__
+            runner.logger.info(f'{name} has no attention, so no attention maps are drawn')
+            return
+        count = min(self.num_images, len(dataset))
+        samples = [dataset[i * len(dataset) // count] for i in range(count)]
+        names = dataset.metainfo.get('classes')
+        path = Path(runner.work_dir) / self.file_name
+        bgr = dataset_gives_bgr(dataset, bool(model.data_preprocessor.to_rgb))
+        with tested_weights(runner):
+            draw_samples(model, samples, names, path, bgr)
+        runner.logger.info(f'attention maps of {count} test images: {path}')
+
+
+@contextmanager
+def tested_weights(runner: Runner) -> Iterator[None]:
+    """Inside, the model has the weights that validation tests: the averaged ones, where there are.
+
+    Afterwards it has its own again.
+    """
+    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in averages:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in averages:
+            hook.after_val_epoch(runner)
+
+
+def draw_samples(
+    model: torch.nn.Module,
+    samples: list[dict],
+    classes: list[str] | None,
+    path: Path,
+    bgr: bool,
+) -> None:
+    """Draw the attention of a classifier with a method's head over samples of its test pipeline.
+
+    Args:
+        model: left as it is.
+        samples: what the pipeline gives.
+        classes: their names; numbers if None.
+        path: the PNG to write.
+        bgr: whether blue is first in ``samples``.
+    """
+
+    def name(label: int) -> str:
+        return shortened(classes[label] if classes else label)
+
+    images, maps, captions = [], [], []
+    with in_testing(model):
+        for sample in samples:
+            batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
+            inputs = model.data_preprocessor(batch, training=False)['inputs']
+            with model.head.method.looking_at(inputs) as inputs:
+                features = model.extract_feat(inputs)
+                label = int(model.head(features).argmax(dim=1))
+                masks = model.head.attention(features)
+            images.append(as_rgb(sample['inputs'], bgr))
+            maps.append([level[0].detach().float().cpu().numpy() for level in masks])
+            truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
+            captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
+    draw_attention(images, maps, captions, path)
+
+
+register(HOOKS, AttentionMapHook)

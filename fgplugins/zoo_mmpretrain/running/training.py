@@ -1,0 +1,93 @@
+"""One training: its runner, the work folder it writes to, and what is printed at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from fgplugins.zoo_mmpretrain.running import work_folder
+from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
+from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
+from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
+from fgplugins.zoo_mmpretrain.running.launching import build_runner, is_main_process
+from fgplugins.zoo_mmpretrain.running.resuming import is_resumed
+
+__all__ = ['train']
+
+
+def train(cfg: Config, finished: bool) -> None:
+    """Train, or test once more what is trained already.
+
+    Args:
+        cfg: the config.
+        finished: the checkpoint to go on from is of the last epoch.
+    """
+    main_process, resumed = is_main_process(), is_resumed(cfg)
+    saved = work_folder.saved_configs(cfg.work_dir)
+    with harmless_checkpoints():
+        runner = _build_runner(cfg)
+        if main_process and not resumed:
+            moved_to = work_folder.move_earlier_run(cfg.work_dir, saved, runner.timestamp)
+            if moved_to:
+                print(f'note: the files of an earlier run are set aside in {moved_to}')
+        with logged_errors(runner):
+            try:
+                if not finished:
+                    runner.train()
+                elif runner.val_loop is not None:
+                    runner.val()
+                else:
+                    runner.load_or_resume()
+            except KeyboardInterrupt:
+                print(
+                    f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
+                    f'{runner.work_dir}; go on with --resume and the same arguments'
+                )
+                raise
+    if main_process:
+        _print_summary(runner)
+
+
+def _build_runner(cfg: Config) -> Runner:
+    """The runner, with all built that ``train()`` would build: mistakes are the user's.
+
+    The config that it saves does not say where the first weights came from: checkpoints hold them.
+    """
+    runner = build_runner(cfg)
+    with user_errors('train_cfg'):
+        _ = runner.train_loop
+    with user_errors('val_evaluator'):
+        _ = runner.val_loop
+    with user_errors('optim_wrapper'):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    drop_pretrained(runner.cfg.model)
+    if is_main_process():
+        runner.dump_config()
+    return runner
+
+
+def _print_summary(runner: Runner) -> None:
+    """Print the last results of validation, and where the files are."""
+    folder = Path(runner.work_dir)
+    tested = runner.val_loop.dataloader.dataset if runner.val_loop else None
+    data = 'validation' if getattr(tested, 'choice', {}).get('split') == 'val' else 'test'
+    loop = runner.train_loop
+    unit = 'iteration' if isinstance(loop, IterBasedTrainLoop) else 'epoch'
+    count = runner.iter if unit == 'iteration' else runner.epoch
+    end = f'after the last {unit} ({count})'
+    when = f'on the {data} data {end}'
+    lines = [] if runner.val_loop else [f'not tested {end}: there is no validation']
+    for name, scalar in runner.message_hub.log_scalars.items():
+        if name == 'val/accuracy/top1':
+            lines.append(f'top-1 {when}: {scalar.current():.2f} %')
+        elif name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
+            lines.append(f'{name.removeprefix("val/")} {when}: {scalar.current():.2f}')
+    files = {
+        'checkpoint': work_folder.latest_checkpoint(folder),
+        'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
+        'attention maps': folder / 'attention_maps.png',
+    }
+    lines += [f'{name}: {path}' for name, path in files.items() if path and path.exists()]
+    print('\n' + '\n'.join(lines))
