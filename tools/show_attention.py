@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
+from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.data import images
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
 from fgplugins.utils.command_line import check_outputs, main_guard
 from fgplugins.utils.drawing import draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
+from fgplugins.utils.loaded import LoadedModel
 
 
 def parse_args() -> argparse.Namespace:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fgplugins.analysis.loading import LoadedModel
 from fgplugins.methods import Method
+from fgplugins.utils.loaded import LoadedModel
 from fgplugins.utils.modes import in_testing
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported

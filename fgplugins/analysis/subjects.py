@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.analysis.complexity import set_paper_order
-from fgplugins.analysis.loading import LoadedModel, key_values, load_classifier, load_model
+from fgplugins.analysis.loading import key_values, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
+from fgplugins.utils.loaded import LoadedModel
 
 __all__ = [
     'FORMS',
@@ -221,6 +222,7 @@ def _from_checkpoint(
         raise UserError(
             f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
         )
+    from fgplugins.zoo_mmpretrain.loading import load_classifier
     from fgplugins.zoo_mmpretrain.running.configs import override
 
     override(cfg, key_values('--cfg-options', cfg_options or []))
