@@ -54,6 +54,7 @@ setup(
         'numpy',
         'pillow',
         'scikit-learn',
+        'tabulate',
         'tqdm',
     ],
     extras_require={

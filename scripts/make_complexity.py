@@ -1,7 +1,9 @@
 """Write docs/complexity.md: every complexity figure of the five papers beside what is counted here.
 
-python scripts/make_complexity.py
-python scripts/make_complexity.py --check
+    python scripts/make_complexity.py
+    python scripts/make_complexity.py --check
+
+With --check nothing is written: the command fails if the page is not what is counted.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import difflib
 import sys
 from pathlib import Path
 
-from fgplugins.analysis.paper_tables import make_page
 from fgplugins.analysis.tables import write_text
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import main_guard
+from paper_tables import make_page
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'complexity.md'
 

@@ -26,8 +26,8 @@ from collections.abc import Callable
 import timm
 import torch
 
-from fgplugins.analysis.benchmark import machine_record, median_ratio
 from fgplugins.analysis.tables import Table, write_text
+from fgplugins.analysis.timing import machine_record, median_ratio
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import check_outputs, main_guard
 

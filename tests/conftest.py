@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-TOOLS = Path(__file__).parent.parent / 'tools'
+ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(2)
 
@@ -36,16 +36,19 @@ def data_folder() -> Path:
 def run_tool(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> Callable[..., subprocess.CompletedProcess]:
-    """Run a tool in this process, in an empty folder, without the seconds of a start."""
+    """Run a file of tools/ or scripts/ in this process, in an empty folder.
+
+    It saves the seconds of a start.
+    """
     # mmengine's logger keeps writing to the first captured stream it met
     monkeypatch.setattr(logging, 'raiseExceptions', False)
 
-    def call(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    def call(name: str, *arguments: str, folder: str = 'tools') -> subprocess.CompletedProcess:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, 'argv', [name, *arguments])
         code = 0
         try:
-            runpy.run_path(str(TOOLS / f'{name}.py'), run_name='__main__')
+            runpy.run_path(str(ROOT / folder / f'{name}.py'), run_name='__main__')
         except SystemExit as exit_:
             code = exit_.code or 0
         return subprocess.CompletedProcess(name, code, *capsys.readouterr())

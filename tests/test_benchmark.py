@@ -17,8 +17,9 @@ from torch import nn
 
 import fgplugins
 from fgplugins.analysis import benchmark
+from fgplugins.analysis.forms import load_form
 from fgplugins.analysis.memory import peak_bytes
-from fgplugins.analysis.subjects import load_subject
+from fgplugins.analysis.timing import median_ratio, paired_seconds
 from fgplugins.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -188,11 +189,11 @@ def test_mistakes(run: Callable, tmp_path: Path, arguments: list[str], message: 
 
 @pytest.mark.parametrize('method', fgplugins.list_methods())
 def test_methods_train_in_channels_last(method: str) -> None:
-    subject = load_subject(method, PAIRS)
-    subject.model.train().to(memory_format=torch.channels_last)
+    form = load_form(method, PAIRS)
+    form.model.train().to(memory_format=torch.channels_last)
     x = torch.randn(4, 1, 40, 40).to(memory_format=torch.channels_last)
-    subject.loss()(x, torch.tensor([0, 1, 2, 3])).backward()
-    assert all(p.grad is not None for p in subject.model.parameters())
+    form.loss()(x, torch.tensor([0, 1, 2, 3])).backward()
+    assert all(p.grad is not None for p in form.model.parameters())
 
 
 def test_help(run: Callable) -> None:
@@ -210,11 +211,11 @@ def test_calls_alternate_and_medians_are_taken() -> None:
     calls: list[str] = []
     one, other = (lambda: calls.append('a')), (lambda: calls.append('b'))
     told: list[str] = []
-    a, b = benchmark.paired_seconds([one, other], 6, 1e-12, torch.device('cpu'), False, told.append)
+    a, b = paired_seconds([one, other], 6, 1e-12, torch.device('cpu'), False, told.append)
     assert len(a) == len(b) == 6 and len(told) == 6
     timed = ''.join(calls[6:])  # three calls each to warm up
     assert timed.startswith('abbaab') and timed.count('a') == timed.count('b')
-    ratio = benchmark.median_ratio([2, 4, 9], [1, 1, 1])
+    ratio = median_ratio([2, 4, 9], [1, 1, 1])
     assert (ratio['median'], ratio['min'], ratio['max']) == (4, 2, 9)
 
 
@@ -242,18 +243,29 @@ def test_peak_memory_is_exact() -> None:
 
 
 def test_statistics_are_settled() -> None:
-    """One batch gives every normalisation the statistics it would see; momentum stays."""
-    subject = load_subject('warn', PAIRS)
-    before = [m.momentum for m in subject.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    benchmark.settle_statistics(subject, 40)
-    norms = [m for m in subject.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [m.momentum for m in norms] == before and not subject.model.training
-    assert all(m.num_batches_tracked == 1 and m.running_mean.abs().sum() > 0 for m in norms)
+    """They are those of one batch, as a plain average has them; momentum and modes stay."""
+    form, other = load_form('warn', PAIRS), load_form('warn', PAIRS)
+    other.model.load_state_dict(form.model.state_dict())
+    before = [m.momentum for m in form.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    benchmark.settle_statistics(form, 40)
+    norms = [m for m in form.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.momentum for m in norms] == before
+    assert not any(module.training for module in form.model.modules())
+    assert norms and all(m.num_batches_tracked == 1 for m in norms)
+    for m in other.model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.reset_running_stats()
+            m.momentum = None
+    with torch.no_grad():
+        x = torch.randn(4, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+        other.model.train()(x)
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(form.model.state_dict()[name], value), name
 
 
 def test_forms_share_the_weights() -> None:
     """What is timed against a model's other form lies in the same memory, and computes the same."""
-    ours, control = load_subject('warn', PAIRS), load_subject('warn:backbone', PAIRS)
+    ours, control = load_form('warn', PAIRS), load_form('warn:backbone', PAIRS)
     benchmark.share_weights(ours.model, control.model)
     x = torch.randn(2, 1, 40, 40)
     for a, b in zip(ours.loaded.features(x), control.loaded.features(x), strict=True):
@@ -268,9 +280,9 @@ def test_forms_share_the_weights() -> None:
 @pytest.mark.parametrize(('other', 'shared'), [('warn:paper', True), ('warn', False)])
 def test_only_another_form_shares(other: str, shared: bool) -> None:
     """A model with other settings keeps its weights and the statistics of its own images."""
-    subjects = [load_subject('warn', PAIRS), load_subject(other, PAIRS)]
-    benchmark.measure_point(subjects, benchmark.Setup(rounds=1, seconds=1e-9), 40, 1)
-    first, second = (next(subject.model.parameters()) for subject in subjects)
+    forms = [load_form('warn', PAIRS), load_form(other, PAIRS)]
+    benchmark.measure_point(forms, benchmark.Setup(rounds=1, seconds=1e-9), 40, 1)
+    first, second = (next(form.model.parameters()) for form in forms)
     assert (first.data_ptr() == second.data_ptr()) == shared
 
 
@@ -304,20 +316,19 @@ def test_the_page_repeats_its_files() -> None:
 def test_what_comes_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    path = Path(__file__).parent.parent / 'tools' / 'startup.py'
-    tool = runpy.run_path(str(path), run_name='startup')
+    tool = runpy.run_path(str(ROOT / 'scripts' / 'time_startup.py'), run_name='time_startup')
     assert tool['IMPORTS'].index('import timm') < tool['IMPORTS'].index('import fgplugins')
     monkeypatch.setitem(
         tool['main'].__globals__, 'time_imports', lambda rounds: {'timm': 4.0, 'fgplugins': 0.1}
     )
     out = tmp_path / 'out.json'
     arguments = ['--presets', 'siou_resnet110', '--rounds', '5', '--json', str(out)]
-    monkeypatch.setattr(sys, 'argv', ['startup.py', *arguments])
+    monkeypatch.setattr(sys, 'argv', ['time_startup.py', *arguments])
     tool['main']()
     (row,) = json.loads(out.read_text())['builds']
     assert row['backbone'] == 'resnet110' and [len(times) for times in row['seconds']] == [5, 5]
     assert row['ratio']['median'] > 0.5
     assert 'fgplugins: 0.100 s more' in capsys.readouterr().out
-    monkeypatch.setattr(sys, 'argv', ['startup.py', '--presets', 'warn'])
+    monkeypatch.setattr(sys, 'argv', ['time_startup.py', '--presets', 'warn'])
     with pytest.raises(UserError, match='--presets warn: there are art_resnet50'):
         tool['main']()

@@ -101,13 +101,11 @@ def takes_checkpoint(tool: str, config: str, file: str) -> list[list[str]]:
         'deploy': [[config, file], ['gap', file, '--model-kwargs', 'backbone=resnet10t']],
         'get_flops': [[file], [config, '--checkpoint', file], [config, '--versus', file]],
         'get_memory': [[file], [config, '--checkpoint', file]],
-        'make_complexity': [],
         'show_attention': [
             [config, file, 'image.png'],
             ['gap', file, 'image.png', '--model-kwargs', 'backbone=resnet10t'],
             [file, file, 'image.png'],
         ],
-        'startup': [],
         'test': [[config, file]],
         'train': [
             [config, '--resume', file],

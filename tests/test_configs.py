@@ -22,7 +22,7 @@ def test_there_are_configs() -> None:
 
 
 def _image_size(cfg: Config) -> int:
-    from fgplugins.analysis.loading import pipeline_size
+    from fgplugins.zoo_mmpretrain.loading import pipeline_size
 
     return pipeline_size(cfg.test_dataloader.dataset.pipeline)[0]
 

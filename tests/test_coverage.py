@@ -41,8 +41,8 @@ def run(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
 def test_mmpretrain_from_the_config_alone(name: str, method: str, tool: ModuleType) -> None:
     import fgplugins.zoo_mmpretrain  # noqa: F401
 
-    subject = tool.mmpretrain_subject(name)
-    cell = tool.run_cell('mmpretrain', subject, method, 64)
+    covered = tool.mmpretrain_backbone(name)
+    cell = tool.run_cell('mmpretrain', covered, method, 64)
     copies = get_method(method).needs_gradient_path and name != 'ShuffleNetV2'
     assert cell.outcome == ('refused' if copies else 'ok'), cell
     assert not cell.reason or f'{name}, and what it hands over is not the tensor' in cell.reason
@@ -97,10 +97,10 @@ def leaky_net(pretrained: bool = False, **kwargs: object) -> Leaky:
 
 
 def test_what_fails_is_told_from_what_is_refused() -> None:
-    subject = coverage.Subject('leaky', 'leaky_net', 1, 1)
-    cell = coverage.try_timm(subject, 'gap')
+    covered = coverage.CoveredBackbone('leaky', 'leaky_net', 1, 1)
+    cell = coverage.try_timm(covered, 'gap')
     assert cell.outcome == 'refused' and 'the backbone gives [4]' in cell.reason
-    cell = coverage.try_timm(coverage.Subject('none', 'resnet0', 1, 1), 'gap')
+    cell = coverage.try_timm(coverage.CoveredBackbone('none', 'resnet0', 1, 1), 'gap')
     assert cell.outcome == 'refused' and 'resnet0' in cell.reason
     error = RuntimeError('x')
     assert not coverage.is_refusal(error.with_traceback(_traceback()))

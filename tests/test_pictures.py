@@ -108,7 +108,7 @@ class TestNames:
         assert shortened('a \n b\tc') == 'a b c'
 
     def test_plots_of_benchmarks(self, written: list, tmp_path: Path) -> None:
-        from fgplugins.analysis.benchmark import draw_plot
+        from fgplugins.analysis.benchmark_plot import draw_plot
 
         side = {'median': 1.0, 'macs': 1e9, 'peak_bytes': None}
         points = [{'size': n, 'first': side, 'second': side} for n in (1, 2)]

@@ -29,7 +29,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     'analysis': (
         'errors methods utils networks data zoo_timm zoo_mmpretrain',
-        'torch numpy PIL timm fvcore matplotlib mmengine mmpretrain',
+        'torch numpy PIL timm fvcore matplotlib mmengine mmpretrain tabulate',
     ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope

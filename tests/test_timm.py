@@ -17,8 +17,9 @@ from timm.models import save_for_hf
 from torch import nn
 
 import fgplugins
-from fgplugins.analysis.complexity import count_complexity, count_layers, paper_form
+from fgplugins.analysis.complexity import count_complexity, paper_form
 from fgplugins.analysis.loading import load_model
+from fgplugins.analysis.module_counters import count_layers
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.zoo_timm import train

@@ -15,7 +15,7 @@ from timm.models import group_parameters, save_for_hf
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from fgplugins.analysis.subjects import split_form
+from fgplugins.analysis.forms import split_form
 from fgplugins.methods import list_methods
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_timm.deploy import deploy

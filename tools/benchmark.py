@@ -24,19 +24,21 @@ import torch
 
 from fgplugins.analysis import benchmark
 from fgplugins.analysis.benchmark import MODES, Setup
+from fgplugins.analysis.benchmark_plot import draw_plot
 from fgplugins.analysis.complexity import count_complexity
-from fgplugins.analysis.loading import add_model_arguments
-from fgplugins.analysis.subjects import (
-    Subject,
+from fgplugins.analysis.forms import (
+    ModelForm,
     add_versus_arguments,
-    inherited,
-    load_subject,
+    complete_second,
+    load_form,
     split_form,
-    timm_name,
 )
+from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import Table, write_text
+from fgplugins.analysis.timing import machine_record, median_ratio
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.zoo_timm.names import is_timm_name
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
 
@@ -135,16 +137,16 @@ class Pair:
     def __init__(self, args: argparse.Namespace) -> None:
         own = (args.versus_kwargs, args.versus_cfg_options)
         settings = (args.model_kwargs, args.cfg_options)
-        second = inherited(args.model, args.versus or ':paper', settings, own)
+        second = complete_second(args.model, args.versus or ':paper', settings, own)
         self.specs = [(args.model, *settings, args.checkpoint), (*second, None)]
-        self.built: tuple[object, list[Subject]] | None = None
+        self.built: tuple[object, list[ModelForm]] | None = None
 
-    def build(self, classes: int | None, heads: int | None) -> list[Subject]:
+    def build(self, classes: int | None, heads: int | None) -> list[ModelForm]:
         """Both models for these numbers; None leaves a number as it is."""
         if self.built is None or self.built[0] != (classes, heads):
             self.built = None  # let go of the last two before building the next
-            subjects = [self._one(*spec, classes, heads) for spec in self.specs]
-            self.built = (classes, heads), subjects
+            forms = [self._one(*spec, classes, heads) for spec in self.specs]
+            self.built = (classes, heads), forms
         return self.built[1]
 
     @staticmethod
@@ -155,19 +157,19 @@ class Pair:
         checkpoint: str | None,
         classes: int | None,
         heads: int | None,
-    ) -> Subject:
+    ) -> ModelForm:
         def with_setting(key: str, value: int) -> tuple[list[str], list[str]]:
-            if timm_name(split_form(spec)[0]):
+            if is_timm_name(split_form(spec)[0]):
                 return [*kwargs, f'{key}={value}'], options
             return kwargs, [*options, f'model.head.{key}={value}']
 
         with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
             if classes is not None:
                 kwargs, options = with_setting('num_classes', classes)
-            subject = load_subject(spec, kwargs, options, checkpoint)
-            if heads is not None and 'heads' in subject.arguments:
-                subject = load_subject(spec, *with_setting('heads', heads), checkpoint)
-        return subject
+            form = load_form(spec, kwargs, options, checkpoint)
+            if heads is not None and 'heads' in form.arguments:
+                form = load_form(spec, *with_setting('heads', heads), checkpoint)
+        return form
 
 
 def print_table(report: dict[str, object]) -> None:
@@ -207,11 +209,13 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, object]]:
             accuracy = -1.0
         if not name or not 0 <= accuracy <= 100:
             raise UserError(f'--accuracy {entry!r}: must read NAME=VALUE, a percentage')
-        spec = inherited(args.model, name, (args.model_kwargs, args.cfg_options), (None, None))
+        spec = complete_second(
+            args.model, name, (args.model_kwargs, args.cfg_options), (None, None)
+        )
         with contextlib.redirect_stdout(sys.stderr):
-            subject = load_subject(*spec)
-        cost = count_complexity(subject.model, subject.loaded.input_size)
-        rows.append({'name': subject.label, 'accuracy': accuracy, 'macs': cost.macs})
+            form = load_form(*spec)
+        cost = count_complexity(form.model, form.loaded.input_size)
+        rows.append({'name': form.label, 'accuracy': accuracy, 'macs': cost.macs})
     return rows
 
 
@@ -243,15 +247,13 @@ def main() -> None:
 
     torch.manual_seed(0)
     pair = Pair(args)
-    subjects = pair.build(chosen['classes'][0], chosen['heads'][0])
-    if args.heads and not any('heads' in subject.arguments for subject in subjects):
-        raise UserError(
-            f'--heads {args.heads}: neither {subjects[0].label} nor the other has heads'
-        )
+    forms = pair.build(chosen['classes'][0], chosen['heads'][0])
+    if args.heads and not any('heads' in form.arguments for form in forms):
+        raise UserError(f'--heads {args.heads}: neither {forms[0].label} nor the other has heads')
     settings = [args.dtype] + ['channels_last'] * args.channels_last + ['compile'] * args.compile
     settings += ['CPU time'] * args.cpu_time
-    labels = [subject.label for subject in subjects]
-    machine = benchmark.machine_record(setup.device)
+    labels = [form.label for form in forms]
+    machine = machine_record(setup.device)
     place = machine.get('gpu') or f'{machine["cpu"]}, {machine["threads"]} threads'
     report: dict[str, object] = {
         'title': f'{labels[0]} and {labels[1]}: {args.mode}, {", ".join(settings)}, {place}',
@@ -265,11 +267,11 @@ def main() -> None:
     }
     for i, value in enumerate(chosen[swept]):
         point = {key: values[0] for key, values in chosen.items()} | {swept: value}
-        subjects = pair.build(point['classes'], point['heads'])
-        point['size'] = point['size'] or subjects[0].loaded.input_size[1]
+        forms = pair.build(point['classes'], point['heads'])
+        point['size'] = point['size'] or forms[0].loaded.input_size[1]
         where = f'[{i + 1}/{len(chosen[swept])}] {swept} {point[swept]}'
         sides = benchmark.measure_point(
-            subjects,
+            forms,
             setup,
             point['size'],
             point['batch'],
@@ -277,14 +279,14 @@ def main() -> None:
         )
         for key, side in zip(('first', 'second'), sides, strict=True):
             point[key] = benchmark.as_dict(side)
-        point['ratio'] = benchmark.median_ratio(*(side.seconds for side in sides))
+        point['ratio'] = median_ratio(*(side.seconds for side in sides))
         report['points'].append(point)
     report['accuracy'] = accuracies(args)
     print_table(report)
     if args.json:
         write_text('--json', args.json, json.dumps(report, indent=2) + '\n')
     if args.plot:
-        benchmark.draw_plot(report, args.plot)
+        draw_plot(report, args.plot)
 
 
 if __name__ == '__main__':

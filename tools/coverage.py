@@ -3,8 +3,8 @@
     python tools/coverage.py --out coverage.json --markdown docs/coverage.md
     python tools/coverage.py --zoo timm --modules resnet vit --methods warn --again failed
 
-The smallest model of each timm module, and each backbone of MMPretrain. It takes hours on a CPU; an
-interrupted run goes on where it was, cells that were run are not run again unless --again says so.
+The rows are the smallest model of each timm module, and each backbone of MMPretrain. All of them
+take hours on a CPU. An interrupted run goes on where it was; --again runs cells once more.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import warnings
 from pathlib import Path
 
 from fgplugins.analysis import coverage
-from fgplugins.analysis.coverage import Subject
+from fgplugins.analysis.coverage import CoveredBackbone
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
 from fgplugins.utils.command_line import check_outputs, main_guard, need_room
 
-# What each of MMPretrain's backbones needs to be told to be small and to give its last maps: its
-# settings, and the images it runs on where (64, 96) will not do.
+# Of each of MMPretrain's backbones: the settings with which it is small and gives its last maps,
+# and the size of its images if (64, 96) will not do.
 FEATMAP, MAPS = {'out_type': 'featmap'}, {'gap_before_final_norm': False}
 LAST_3, DEPTHS = {'out_indices': (1, 2, 3)}, {'out_indices': (3, 7, 11)}
 SQUARE = (224, 224)
@@ -161,8 +161,8 @@ def mmpretrain_types() -> list[str]:
     return sorted(types)
 
 
-def mmpretrain_subject(name: str) -> Subject:
-    """A backbone of MMPretrain with the settings above."""
+def mmpretrain_backbone(name: str) -> CoveredBackbone:
+    """The row of a backbone of MMPretrain with the settings above."""
     from mmpretrain.registry import MODELS
 
     from fgplugins.zoo_mmpretrain.backbone_maps import ask_channels
@@ -174,29 +174,31 @@ def mmpretrain_subject(name: str) -> Subject:
         model = MODELS.build({'type': name, **settings})
         count = sum(p.numel() for p in model.parameters())
         levels = len(ask_channels(model))
-    except Exception as error:  # the cells say so too
+    except Exception as error:  # the row is kept: its cells say what is wrong, too
         print(f'{name}: {type(error).__name__}: {error}', flush=True)
-    return Subject(name, f'{name}({shown})', count, levels)
+    return CoveredBackbone(name, f'{name}({shown})', count, levels)
 
 
-def find_subjects(zoo: str, wanted: list[str] | None, report: dict) -> list[Subject]:
-    """The rows of a zoo; those that were found before are in the report."""
+def find_backbones(zoo: str, wanted: list[str] | None, report: dict) -> list[CoveredBackbone]:
+    """The rows of a zoo; the report keeps them for the next run."""
     known = report.setdefault('subjects', {}).setdefault(zoo, {})
     names = coverage.timm_modules() if zoo == 'timm' else mmpretrain_types()
-    find = coverage.smallest_model if zoo == 'timm' else mmpretrain_subject
+    find = coverage.smallest_model if zoo == 'timm' else mmpretrain_backbone
     for name in names:
         if name not in known and (wanted is None or name in wanted):
             known[name] = vars(find(name))
             print(f'{zoo} {name}: {known[name]["model"]}', flush=True)
-    return [Subject(**known[n]) for n in names if n in known and (not wanted or n in wanted)]
+    return [
+        CoveredBackbone(**known[n]) for n in names if n in known and (not wanted or n in wanted)
+    ]
 
 
-def run_cell(zoo: str, subject: Subject, method: str, side: int) -> coverage.Cell:
+def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> coverage.Cell:
     if zoo == 'timm':
-        return coverage.try_timm(subject, method, side)
-    settings, size = MMPRETRAIN[subject.group]
-    backbone = {'type': subject.group, **settings}
-    return coverage.try_mmpretrain(backbone, method, subject.levels, size or (64, 96))
+        return coverage.try_timm(covered, method, side)
+    settings, size = MMPRETRAIN[covered.group]
+    backbone = {'type': covered.group, **settings}
+    return coverage.try_mmpretrain(backbone, method, covered.levels, size or (64, 96))
 
 
 def main() -> None:
@@ -213,23 +215,23 @@ def main() -> None:
             from mmengine.registry import init_default_scope
 
             init_default_scope('mmpretrain')
-        rows += [(zoo, subject) for subject in find_subjects(zoo, args.modules, report)]
+        rows += [(zoo, covered) for covered in find_backbones(zoo, args.modules, report)]
         coverage.save(report, out)
-    lost = sorted(set(args.modules or []) - {subject.group for _, subject in rows})
+    lost = sorted(set(args.modules or []) - {covered.group for _, covered in rows})
     if lost:
         raise UserError(f'--modules {lost[0]}: not in {" or ".join(args.zoo)}')
     rows.sort(key=lambda row: row[1].parameters)  # what is quick comes first
-    for i, (zoo, subject) in enumerate(rows, 1):
-        done = report.get(zoo, {}).get(subject.group, {}).get('cells', {})
+    for i, (zoo, covered) in enumerate(rows, 1):
+        done = report.get(zoo, {}).get(covered.group, {}).get('cells', {})
         for method in methods:
             if method in done and done[method]['outcome'] not in args.again:
                 continue
-            cell = run_cell(zoo, subject, method, args.side)
-            coverage.record(report, zoo, subject, method, cell)
+            cell = run_cell(zoo, covered, method, args.side)
+            coverage.record(report, zoo, covered, method, cell)
             coverage.save(report, out)
             gc.collect()
             print(
-                f'[{i}/{len(rows)}] {zoo} {subject.group} {method}: {cell.outcome} {cell.reason} '
+                f'[{i}/{len(rows)}] {zoo} {covered.group} {method}: {cell.outcome} {cell.reason} '
                 f'({cell.seconds} s)',
                 flush=True,
             )

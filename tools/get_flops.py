@@ -18,8 +18,8 @@ import contextlib
 import sys
 
 from fgplugins.analysis.flops_report import compare_text, make_report
+from fgplugins.analysis.forms import add_versus_arguments, complete_second, load_form
 from fgplugins.analysis.loading import add_model_arguments
-from fgplugins.analysis.subjects import add_versus_arguments, inherited, load_subject
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
 from fgplugins.utils.command_line import check_outputs, main_guard
 
@@ -72,16 +72,16 @@ def main() -> None:
     out_format = format_of(args.out) if args.out else None
     settings = (args.model_kwargs, args.cfg_options)
     with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
-        subjects = [load_subject(args.model, *settings, args.checkpoint)]
+        models = [load_form(args.model, *settings, args.checkpoint)]
         if args.versus:
             own = (args.versus_kwargs, args.versus_cfg_options)
-            subjects.append(load_subject(*inherited(args.model, args.versus, settings, own)))
+            models.append(load_form(*complete_second(args.model, args.versus, settings, own)))
     reports = []
-    for subject in subjects:
-        size = subject.loaded.input_size
+    for model in models:
+        size = model.loaded.input_size
         if args.shape:
             size = (size[0], args.shape[0], args.shape[-1])
-        reports.append(make_report(subject, size, args.layers))
+        reports.append(make_report(model, size, args.layers))
     everything = args.convention == 'all'
     print(compare_text(reports, args.format, args.depth, everything), end='')
     if args.out:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
+from fgplugins.analysis.forms import load_form
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.memory import saved_bytes
-from fgplugins.analysis.subjects import load_subject
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import check_outputs, main_guard
 
@@ -48,8 +48,8 @@ def main() -> None:
     args = parse_args()
     check_outputs(args, 'json')
     with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
-        subject = load_subject(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)
-    loaded = subject.loaded
+        model = load_form(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)
+    loaded = model.loaded
     if loaded.method is None:
         raise UserError(f'{args.model} is a plain network; it has no method to measure')
     only = getattr(loaded.model, 'fixed_size', None)

@@ -12,20 +12,20 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
-import inspect
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fgplugins.analysis.loading import LoadedModel, add_model_arguments, load_model
+from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.data import images
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
 from fgplugins.utils.command_line import check_outputs, main_guard
 from fgplugins.utils.drawing import draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
+from fgplugins.utils.loaded import LoadedModel
 
 
 def parse_args() -> argparse.Namespace:
@@ -98,9 +98,8 @@ def class_name(loaded: LoadedModel, label: int) -> str:
 def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
     """What the user wants to look through or at, for methods that can be asked."""
     asked: dict[str, object] = {}
-    takes = inspect.signature(loaded.method.attention).parameters
     for name, what in (('query', 'a query'), ('classes', 'classes')):
-        if getattr(args, name) and name not in takes:
+        if getattr(args, name) and name not in loaded.method.questions:
             raise UserError(f'--{name}: {type(loaded.method).__name__} does not take {what}')
     if args.query:
         with torch.no_grad():

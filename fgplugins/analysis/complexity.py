@@ -1,9 +1,9 @@
 """Parameters and multiply-adds, counted by fvcore.
 
-What papers call FLOPs are multiply-adds (MACs) of convolutions, linear layers and matrix products:
-the convention ``paper``. The convention ``all`` has the elementary operations besides (additions,
-normalisations, softmax, pooling, resampling), never added to the MACs. `operators` says what each
-operator costs; one that it does not know is listed by its name.
+What papers call FLOPs are the multiply-adds (MACs) of convolutions, linear layers and matrix
+products. Elementary operations (additions, normalisations, softmax, pooling, resampling) are
+counted apart from them. `operators` says what each operator costs; one that it does not know is
+listed by its name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from fgplugins.analysis.loading import LoadedModel
 from fgplugins.methods import Method
+from fgplugins.utils.loaded import LoadedModel
 from fgplugins.utils.modes import in_testing
 
 with warnings.catch_warnings():  # fvcore scripts two losses when it is imported
@@ -32,7 +31,6 @@ __all__ = [
     'MAC_OPERATORS',
     'Complexity',
     'count_complexity',
-    'count_layers',
     'paper_form',
     'set_paper_order',
 ]
@@ -50,8 +48,8 @@ class Complexity:
         uncounted: operators that nothing was counted for -> how often they run.
         operators: multiply-adds by operator.
         elementary: module name -> elementary operations.
-        branches: the parts that the model's cost is made of -> (parameters, macs, elementary
-            operations); they sum to the whole.
+        branches: part of the model -> (parameters, macs, elementary operations); the parts sum to
+            the whole.
     """
 
     parameters: int
@@ -84,19 +82,20 @@ class _Forward(nn.Module):
 
 
 def set_paper_order(method: nn.Module) -> Callable[[], None]:
-    """Let a method and its modules compute in the paper's order of operations, training included.
+    """Make a method and its modules compute in the paper's order of operations, also in training.
 
-    Whatever has a ``forward_paper`` takes it for its ``forward``. It is still called as a module,
-    so that what it does is counted as its own. What is in that order already stays in it.
+    In every module that has a ``forward_paper``, ``forward`` is replaced by it. ``forward_paper``
+    is replaced by a call of the module, so that fvcore counts its operations under its name. A
+    module that was changed before is left as it is.
 
     Returns:
-        What brings the order of before back.
+        A function that undoes the change.
     """
     changed = []
     for module in method.modules():
         written = getattr(type(module), 'forward_paper', Method.forward_paper)
-        set_already = 'forward_paper' in vars(module)
-        if written is not Method.forward_paper and not set_already:
+        changed_before = 'forward_paper' in vars(module)
+        if written is not Method.forward_paper and not changed_before:
             module.forward = module.forward_paper
             module.forward_paper = module.__call__
             changed.append(module)
@@ -109,7 +108,7 @@ def set_paper_order(method: nn.Module) -> Callable[[], None]:
 
 
 def paper_form(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
-    """The model's forward pass with its method in the paper's own order of operations."""
+    """The model's forward pass with its method in the paper's order of operations."""
 
     def forward(x: Tensor) -> Tensor:
         restore = set_paper_order(loaded.method)
@@ -130,13 +129,10 @@ def count_complexity(
     """Count a forward pass of one image.
 
     Args:
-        model: in eval mode for the count.
+        model: is in eval mode during the count.
         input_size: (channels, height, width).
-        forward: what to count, if not the model's own forward.
-        method: the module of the model whose branches are told apart.
-
-    Returns:
-        The costs.
+        forward: the function to count, if not the model's own forward.
+        method: the module of the model whose branches are listed apart.
     """
     weight = next(model.parameters())
     x = torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype)
@@ -171,7 +167,7 @@ def count_complexity(
 
 
 def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules directly inside one; lists and dictionaries that run nothing are opened."""
+    """The modules directly inside one; in place of a list or dictionary the modules in that."""
     for child_name, child in module.named_children():
         full = f'{name}.{child_name}' if name else child_name
         if type(child) in (nn.ModuleList, nn.ModuleDict):
@@ -183,10 +179,10 @@ def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _branches(
     model: nn.Module, cost: Complexity, method: nn.Module | None
 ) -> dict[str, tuple[int, int, int]]:
-    """The model in the parts that a paper speaks of: what surrounds the method, and its branches.
+    """The model in the parts that a paper names: what surrounds the method, and its branches.
 
-    The method is opened, and so is what it stands in. A part of the method that multiplies nothing
-    itself, and holds several that do, is opened too.
+    A module is replaced by the modules inside it if it contains the method or is the method. So is
+    a module of the method that multiplies nothing itself and has several inside that do.
     """
 
     def whole(name: str) -> tuple[int, int, int]:
@@ -196,7 +192,7 @@ def _branches(
     rows: dict[str, tuple[int, int, int]] = {}
 
     def open_up(name: str, module: nn.Module) -> None:
-        # a module that stands in two places is counted in the first
+        # a module that is in two places is counted in the first
         parts = [(part, child) for part, child in _parts(name, module) if part in cost.by_module]
         inside_parts = zip((0, 0, 0), *map(whole, dict(parts)), strict=True)
         rest = [a - sum(b) for a, b in zip(whole(name), inside_parts, strict=True)]
@@ -205,7 +201,7 @@ def _branches(
             encloses = inside is not None and (inside == part or inside.startswith(f'{part}.'))
             of_method = inside is not None and part.startswith(f'{inside}.')
             shared_out = sum(inner) == whole(part)[1] and sum(map(bool, inner)) > 1
-            two_orders = hasattr(child, 'forward_paper')  # compared as one, whichever it takes
+            two_orders = hasattr(child, 'forward_paper')  # both are compared as one part
             closed = two_orders or isinstance(child, nn.Sequential)
             if encloses or (of_method and shared_out and not closed):
                 open_up(part, child)
@@ -216,60 +212,3 @@ def _branches(
 
     open_up('', model)
     return rows
-
-
-class _LayerCounter(TorchFunctionMode):
-    """Counts what the functions called inside it do: layers and matrix products apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = self.products = 0
-
-    def __torch_function__(
-        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        output = func(*args, **(kwargs or {}))
-        name = getattr(func, '__name__', '')
-        if name in ('conv2d', 'linear'):
-            bias = args[2] if len(args) > 2 else (kwargs or {}).get('bias')
-            self.layers += output.numel() * (args[1][0].numel() + (bias is not None))
-        elif name == 'batch_norm':
-            self.layers += 2 * output.numel()
-        elif name in ('relu', 'relu_', 'interpolate'):
-            self.layers += output.numel()
-        elif name in ('max_pool2d', 'avg_pool2d', 'adaptive_avg_pool2d', 'mean', 'amax'):
-            self.layers += args[0].numel()
-        elif name in ('bmm', 'matmul', '__matmul__', 'mm'):
-            self.products += output.numel() * args[0].shape[-1]
-        elif name == 'baddbmm':
-            self.products += output.numel() * args[1].shape[-1]
-        elif name == 'scaled_dot_product_attention':
-            query, key, value = args[:3]
-            size = query.shape[-1] + value.shape[-1]
-            self.products += query.numel() // query.shape[-1] * key.shape[-2] * size
-        return output
-
-
-def count_layers(
-    model: nn.Module,
-    input_size: tuple[int, int, int],
-    forward: Callable[[Tensor], object] | None = None,
-) -> tuple[int, int]:
-    """Operations as module counters like ptflops have them, which CLAN's Table 5 is made by.
-
-    Convolutions and linear layers with their biases, two operations for each value that is
-    batch-normalised, one for each that goes through a ReLU, into a pooling or out of a resampling.
-
-    Args:
-        model: in eval mode for the count.
-        input_size: (channels, height, width).
-        forward: what to count, if not the model's own forward.
-
-    Returns:
-        The operations of the layers, and the multiply-adds of the matrix products, which module
-        counters leave out.
-    """
-    device = next(model.parameters()).device
-    with torch.no_grad(), in_testing(model), _LayerCounter() as counter:
-        (forward or model)(torch.zeros(1, *input_size, device=device))
-    return int(counter.layers), int(counter.products)

@@ -20,7 +20,7 @@ from fgplugins.methods import get_method
 
 __all__ = [
     'Cell',
-    'Subject',
+    'CoveredBackbone',
     'markdown',
     'smallest_model',
     'timm_modules',
@@ -29,16 +29,16 @@ __all__ = [
 ]
 
 CLASSES = 5
-LARGE = 150_000_000  # parameters from which on activations are recomputed, to run in 16 GB
+LARGE = 150_000_000  # with as many parameters activations are recomputed, to run in 16 GB
 
 
 @dataclass
-class Subject:
-    """A backbone of one of the zoos.
+class CoveredBackbone:
+    """A backbone of one of the zoos: a row of the report.
 
     Attributes:
-        group: what the row stands for: a timm module, or a backbone's type in MMPretrain.
-        model: the backbone's name or settings, as a reader would write them.
+        group: what it stands for: a timm module, or a backbone's type in MMPretrain.
+        model: its name in timm, or its type and settings in MMPretrain.
         parameters: of the whole network.
         levels: how many maps it gives.
     """
@@ -55,10 +55,10 @@ class Cell:
 
     Attributes:
         outcome: 'ok' | 'refused' | 'failed'.
-        reason: why not 'ok'.
-        size: of the images it ran on.
+        reason: of a refusal or a failure.
+        size: height and width of the images it ran on.
         taps: how many maps the method read.
-        seconds: that it took.
+        seconds: how long it took.
     """
 
     outcome: str
@@ -69,7 +69,7 @@ class Cell:
 
 
 class _Broken(AssertionError):
-    """Something came out that the contract forbids."""
+    """The model gave something that the contract forbids."""
 
 
 def _demand(condition: bool, text: str) -> None:
@@ -78,7 +78,7 @@ def _demand(condition: bool, text: str) -> None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether this package raised the error, on purpose, rather than something that it called."""
+    """Whether this package raised the error itself, on purpose, and nothing that it called."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)
     return isinstance(error, ValueError) and inside
@@ -101,7 +101,7 @@ def exercise(
         scores: images -> (N, Y).
         features: images -> the maps that the method reads.
         attention: images -> the masks.
-        channels: what each map should have.
+        channels: how many each map must have.
         shape: (channels, height, width) of an image.
 
     Raises:
@@ -135,7 +135,7 @@ def exercise(
 
 
 def _timed(attempt: Callable[[Cell], None], cell: Cell) -> Cell:
-    """Run an attempt; what goes wrong becomes the cell's outcome."""
+    """Run an attempt, time it, and note in the cell what went wrong."""
     start = time.perf_counter()
     try:
         attempt(cell)
@@ -151,7 +151,7 @@ def _timed(attempt: Callable[[Cell], None], cell: Cell) -> Cell:
 
 
 def timm_modules() -> list[str]:
-    """The model modules that timm has itself, without those of other packages."""
+    """The modules of models that come with timm, not from another package."""
     import timm
 
     def is_timms(module: str) -> bool:
@@ -161,7 +161,7 @@ def timm_modules() -> list[str]:
     return [module for module in timm.list_modules() if is_timms(module)]
 
 
-def smallest_model(module: str) -> Subject:
+def smallest_model(module: str) -> CoveredBackbone:
     """The model with the fewest parameters of one of timm's modules."""
     import timm
 
@@ -170,17 +170,20 @@ def smallest_model(module: str) -> Subject:
         with torch.device('meta'):
             model = timm.create_model(name)
         count = sum(p.numel() for p in model.parameters())
-        sizes.append(Subject(module, name, count, len(model.feature_info)))
-    return min(sizes, key=lambda subject: subject.parameters)
+        sizes.append(CoveredBackbone(module, name, count, len(model.feature_info)))
+    return min(sizes, key=lambda row: row.parameters)
 
 
-def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
-    """One timm model under one method, on its own size of images, or smaller ones if it takes any.
+def try_timm(covered: CoveredBackbone, method: str, side: int = 128) -> Cell:
+    """Run one timm model under one method.
+
+    A network that takes images of any size gets small ones that are not square, and its own size if
+    they are too small; another network gets its own size.
 
     Args:
-        subject: the model.
+        covered: the model.
         method: key of the method.
-        side: longest side of the images for networks that take any size; these are not square.
+        side: longest side of the small images.
     """
     import timm
 
@@ -188,9 +191,9 @@ def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
 
     def attempt(cell: Cell) -> None:
         model = timm.create_model(
-            method, backbone=subject.model, num_classes=CLASSES, taps=cell.taps
+            method, backbone=covered.model, num_classes=CLASSES, taps=cell.taps
         )
-        if subject.parameters >= LARGE:
+        if covered.parameters >= LARGE:
             model.set_grad_checkpointing()
         step = LossStep(model)
         C, (H, W) = model.in_chans, model.input_size
@@ -211,7 +214,7 @@ def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
                     raise
                 step.zero_grad()
 
-    return _timed(attempt, Cell('ok', taps=min(get_method(method).default_taps, subject.levels)))
+    return _timed(attempt, Cell('ok', taps=min(get_method(method).default_taps, covered.levels)))
 
 
 # --------------------------------------------------------------------------------------- MMPretrain
@@ -220,7 +223,7 @@ def try_timm(subject: Subject, method: str, side: int = 128) -> Cell:
 def try_mmpretrain(
     backbone: dict[str, object], method: str, levels: int, size: tuple[int, int]
 ) -> Cell:
-    """One MMPretrain backbone under one method, wired from the config alone.
+    """Run one MMPretrain backbone under one method, wired from its config alone.
 
     Args:
         backbone: its config.
@@ -264,22 +267,27 @@ def try_mmpretrain(
 
 
 def load(path: Path) -> dict[str, dict]:
-    """A report that was begun, or an empty one: zoo -> group -> {'subject': ..., 'cells': ...}."""
+    """The report in a file, to be continued; an empty one if there is no file.
+
+    It is zoo -> group -> {'subject': a `CoveredBackbone`, 'cells': method -> a `Cell`}.
+    """
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
 def save(report: dict[str, dict], path: Path) -> None:
-    """Write a report so that an interrupted run finds all or nothing of it."""
+    """Write a report; a run that is interrupted meanwhile leaves the last one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix('.part')
     draft.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
     draft.replace(path)
 
 
-def record(report: dict[str, dict], zoo: str, subject: Subject, method: str, cell: Cell) -> None:
-    """Put a cell in its place."""
-    row = report.setdefault(zoo, {}).setdefault(subject.group, {})
-    row['subject'] = asdict(subject)
+def record(
+    report: dict[str, dict], zoo: str, covered: CoveredBackbone, method: str, cell: Cell
+) -> None:
+    """Put a cell into the report."""
+    row = report.setdefault(zoo, {}).setdefault(covered.group, {})
+    row['subject'] = asdict(covered)
     row.setdefault('cells', {})[method] = asdict(cell)
 
 
@@ -289,7 +297,7 @@ def _counts(rows: dict[str, dict], method: str) -> list[str]:
 
 
 def _table(rows: dict[str, dict], methods: Sequence[str], first: str) -> list[str]:
-    """Rows by group; what is not ok by a number, explained below."""
+    """The rows in alphabetical order; reasons have numbers, and are told below the table."""
     lines = [
         f'| {first} | smallest model | parameters | images | {" | ".join(methods)} |',
         f'|---|---|---|---|{"---|" * len(methods)}',
@@ -308,16 +316,16 @@ def _table(rows: dict[str, dict], methods: Sequence[str], first: str) -> list[st
                 shown.append(f'{cell["outcome"]} [{number}]')
         sizes = {tuple(c['size']) for c in row['cells'].values() if c['size']}
         size = ', '.join(f'{h} x {w}' for h, w in sorted(sizes))
-        subject = row['subject']
+        backbone = row['subject']
         lines.append(
-            f'| {group} | `{subject["model"]}` | {subject["parameters"]:,} | {size} | '
+            f'| {group} | `{backbone["model"]}` | {backbone["parameters"]:,} | {size} | '
             f'{" | ".join(shown)} |'
         )
     return [*lines, '', *(f'{number}. {reason}' for reason, number in reasons.items())]
 
 
 def _general(reason: str, row: dict) -> str:
-    """A reason without the name of the backbone, so that equal ones are told once."""
+    """A reason without the backbone's name, so that one of several backbones is told once."""
     for name in (row['subject']['model'], row['subject']['group']):
         reason = reason.replace(name, '<backbone>')
     return reason
@@ -329,7 +337,7 @@ def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> s
     Args:
         report: of all zoos.
         methods: the columns.
-        command: that made it.
+        command: the one that made the report.
     """
     names = {'timm': ('timm', 'module'), 'mmpretrain': ('MMPretrain', 'backbone')}
     lines = [

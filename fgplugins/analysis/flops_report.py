@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from fgplugins.analysis.complexity import Complexity, count_complexity, count_layers, paper_form
-from fgplugins.analysis.subjects import Subject
+from fgplugins.analysis.complexity import Complexity, count_complexity, paper_form
+from fgplugins.analysis.forms import ModelForm
+from fgplugins.analysis.module_counters import count_layers
 from fgplugins.analysis.tables import Table, to_csv
 from fgplugins.errors import UserError
 
@@ -146,15 +147,15 @@ class Report:
         return rows
 
 
-def make_report(subject: Subject, input_size: tuple[int, int, int], layers: bool = False) -> Report:
+def make_report(model: ModelForm, input_size: tuple[int, int, int], layers: bool = False) -> Report:
     """Count a model, and a method in the paper's order too.
 
     Raises:
         UserError: if the model does not run on images of this size.
     """
-    loaded = subject.loaded
+    loaded = model.loaded
     forms = {'ours': None}
-    if loaded.method is not None and subject.form == 'ours':
+    if loaded.method is not None and model.kind == 'ours':
         forms['paper'] = paper_form(loaded)
     try:
         costs = {
@@ -168,8 +169,8 @@ def make_report(subject: Subject, input_size: tuple[int, int, int], layers: bool
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         size = ' x '.join(map(str, input_size))
-        raise UserError(f'{subject.label} does not run on {size}: {reason}') from error
-    return Report(subject.label, input_size, costs, by_layer)
+        raise UserError(f'{model.label} does not run on {size}: {reason}') from error
+    return Report(model.label, input_size, costs, by_layer)
 
 
 def comparison(one: Report, other: Report) -> Table:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tabulate import tabulate
+
 from fgplugins.errors import UserError
 
 __all__ = ['Table', 'format_of', 'to_csv', 'write_text']
@@ -23,7 +25,7 @@ class Table:
         title: above the table; none if empty.
         header: one name a column.
         rows: one value a column; None is left blank.
-        left: how many columns stand on the left; the others are numbers.
+        left: how many columns, from the first, are aligned on the left; the others on the right.
     """
 
     title: str
@@ -31,28 +33,21 @@ class Table:
     rows: list[Sequence[object]] = field(default_factory=list)
     left: int = 1
 
-    def _cells(self) -> list[list[str]]:
-        return [list(self.header), *([_cell(value) for value in row] for row in self.rows)]
-
     def text(self) -> str:
         """Columns set by spaces."""
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            '  '.join(
-                cell.ljust(width) if i < self.left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
-        return '\n'.join([self.title, *lines] if self.title else lines)
+        # as one more row, the header makes no column wider than it is
+        return self._lay_out([self.header, *self.rows], self.title, tablefmt='plain')
 
     def markdown(self) -> str:
         """A Markdown table, under its title."""
-        header, *rows = self._cells()
-        rule = ['---' if i < self.left else '---:' for i in range(len(header))]
-        lines = [f'| {" | ".join(row)} |' for row in (header, rule, *rows)]
-        return '\n'.join([f'### {self.title}', '', *lines] if self.title else lines)
+        title = f'### {self.title}\n' if self.title else ''
+        return self._lay_out(self.rows, title, headers=self.header, tablefmt='pipe')
+
+    def _lay_out(self, rows: list[Sequence[object]], title: str, **how: object) -> str:
+        aligned = ['left' if i < self.left else 'right' for i in range(len(self.header))]
+        cells = [[_cell(value) for value in row] for row in rows]
+        table = tabulate(cells, colalign=aligned, disable_numparse=True, **how)
+        return f'{title}\n{table}' if title else table
 
 
 def _cell(value: object) -> str:

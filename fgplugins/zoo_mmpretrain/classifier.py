@@ -283,15 +283,7 @@ class FineGrainedClassifier(ImageClassifier):
 
     def attention_maps(self, inputs: Tensor, **asked: object) -> list[Tensor]:
         """What the method looks at in preprocessed images: (N, K, H_s, W_s) masks per level."""
-        return self.show(inputs, **asked)[1]
-
-    def show(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
-        """Scores (N, Y) of preprocessed images, and what the method looks at in them."""
-        return self.head.method.show(self.maps_read, inputs, **asked)
-
-    def maps_read(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The maps (N, C_s, H_s, W_s) of preprocessed images that the method reads."""
-        return self.head.pre_logits(self.extract_feat(inputs))
+        return self.head.show(self.extract_feat, inputs, **asked)[1]
 
 
 register(MODELS, FineGrainedClassifier)

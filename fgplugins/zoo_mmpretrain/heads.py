@@ -7,7 +7,7 @@ names. Third parties' methods become heads the same way, when they are registere
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmpretrain.evaluation import Accuracy
@@ -109,6 +109,12 @@ class MethodHead(ClsHead):
     def attention(self, feats: tuple[Tensor, ...], **asked: object) -> list[Tensor]:
         """One (N, K, H_s, W_s) stack of masks per level."""
         return self.method.attention(self.pre_logits(feats), **asked)
+
+    def show(
+        self, network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, **asked: object
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, Y) and masks per level of preprocessed images; ``network`` gives the maps."""
+        return self.method.show(lambda x: self.pre_logits(network(x)), inputs, **asked)
 
     def _get_predictions(
         self, cls_score: Tensor, data_samples: list[DataSample] | None

@@ -75,13 +75,14 @@ class RestrictionScheduleHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         regularizer = getattr(model, 'regularizer', None)
-        if not hasattr(regularizer, 'restricted'):
+        if 'restriction' not in getattr(regularizer, 'optional_terms', ()):
             raise ValueError(
                 f'RestrictionScheduleHook: {type(model).__name__} with '
                 f'{type(model.head).__name__} has no attention restriction; it is for ARTHead'
             )
         past = runner.epoch - self.begin
-        regularizer.restricted = past < 0 or past // self.period % 2 == 1
+        is_on = past < 0 or past // self.period % 2 == 1
+        regularizer.leave_out(*([] if is_on else ['restriction']))
 
 
 class FiniteGradientHook(Hook):

@@ -100,12 +100,10 @@ def draw_samples(
         for sample in samples:
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            with model.head.method.looking_at(inputs) as inputs:
-                features = model.extract_feat(inputs)
-                label = int(model.head(features).argmax(dim=1))
-                masks = model.head.attention(features)
+            scores, masks = model.head.show(model.extract_feat, inputs)
+            label = int(scores.argmax(dim=1))
             images.append(as_rgb(sample['inputs'], bgr))
-            maps.append([level[0].detach().float().cpu().numpy() for level in masks])
+            maps.append([level[0].float().cpu().numpy() for level in masks])
             truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
             captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
     draw_attention(images, maps, captions, path)

@@ -1,14 +1,13 @@
 """What reports and timings compare: a model of either zoo, in one of three forms.
 
-``NAME`` is a config, a timm model or a checkpoint that says what it is of. Behind a colon stands
-the form: ``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone``
-has average pooling and a linear classifier in the method's place.
+``NAME`` is a config, a timm model, or a checkpoint that names its model. The form follows a colon:
+``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has average
+pooling and a linear classifier in the method's place.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,39 +16,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.analysis.complexity import set_paper_order
-from fgplugins.analysis.loading import LoadedModel, key_values, load_classifier, load_model
+from fgplugins.analysis.loading import key_values, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
+from fgplugins.utils.loaded import LoadedModel
+from fgplugins.zoo_timm import checkpoints as timm_checkpoints
+from fgplugins.zoo_timm.names import is_timm_name
+from fgplugins.zoo_timm.task import LossStep
 
 __all__ = [
     'FORMS',
-    'Subject',
+    'ModelForm',
     'add_versus_arguments',
-    'inherited',
-    'load_subject',
+    'complete_second',
+    'load_form',
     'split_form',
-    'timm_name',
 ]
 
 FORMS = ('ours', 'paper', 'backbone')
-INHERITED = ('num_classes', 'in_chans', 'img_size')  # by another timm model
+SHARED = ('num_classes', 'in_chans', 'img_size')  # settings that a second timm model takes over
 WEIGHTS = ('.pth', '.pt', '.tar')
 
 
 @dataclass
-class Subject:
-    """A model in a form.
+class ModelForm:
+    """A model in one of its forms.
 
     Attributes:
-        label: as the user wrote it, and as reports call it.
-        form: one of `FORMS`.
-        loaded: the model, with the form in place.
+        label: what reports call it: its name, and the form where that is not ours.
+        kind: one of `FORMS`.
+        loaded: the model in this form.
         arguments: names of the hyper-parameters of the method it was built with.
         trained: whether its weights come from a checkpoint.
     """
 
     label: str
-    form: str
+    kind: str
     loaded: LoadedModel
     arguments: tuple[str, ...] = ()
     trained: bool = False
@@ -69,8 +71,6 @@ class Subject:
                 terms = model(x, samples, mode='loss')
                 return {name: value for name, value in terms.items() if 'loss' in name}
         elif method is not None:
-            from fgplugins.zoo_timm.task import LossStep
-
             step = LossStep(model)
         else:
             return lambda x, target: F.cross_entropy(model(x), target)
@@ -103,12 +103,12 @@ def split_form(spec: str) -> tuple[str, str]:
     """``'warn:paper'`` -> ('warn', 'paper'), ``'warn'`` -> ('warn', 'ours').
 
     Raises:
-        UserError: for a form that there is none of.
+        UserError: for a form that there is not.
     """
     name, colon, form = spec.rpartition(':')
     if not colon or Path(spec).exists():
         return spec, 'ours'
-    if timm_name(spec) and not (form in FORMS and timm_name(name)):  # local-dir:folder
+    if is_timm_name(spec) and not (form in FORMS and is_timm_name(name)):  # local-dir:folder
         return spec, 'ours'
     if form not in FORMS:
         raise UserError(
@@ -117,13 +117,19 @@ def split_form(spec: str) -> tuple[str, str]:
     return name, form
 
 
-def load_subject(
+def load_form(
     spec: str,
     model_kwargs: list[str] | None = None,
     cfg_options: list[str] | None = None,
     checkpoint: str | None = None,
-) -> Subject:
-    """Build a model and put it into the form that stands behind its name.
+) -> ModelForm:
+    """Build a model and put it into the form that follows its name.
+
+    Args:
+        spec: the name of the model, or a checkpoint, with or without a form.
+        model_kwargs: KEY=VALUE of a timm model.
+        cfg_options: KEY=VALUE of a config.
+        checkpoint: file of weights.
 
     Raises:
         UserError: if it cannot be built, or is a plain network, which has one form only.
@@ -135,8 +141,7 @@ def load_subject(
     else:
         loaded = load_model(name, checkpoint, model_kwargs, cfg_options)
     method = loaded.method
-    # every method takes (in_channels, num_classes) first
-    arguments = () if method is None else tuple(inspect.signature(type(method)).parameters)[2:]
+    arguments = () if method is None else tuple(p.name for p in method.hyperparameters())
     if form != 'ours' and method is None:
         raise UserError(f'{spec!r}: {name} is a plain network and has no method: leave {form} out')
     if form == 'paper':
@@ -148,28 +153,28 @@ def load_subject(
                 if child is method:
                     setattr(parent, child_name, loaded.method)
     label = loaded.name if form == 'ours' else f'{loaded.name}:{form}'
-    return Subject(label, form, loaded, arguments, is_checkpoint or checkpoint is not None)
+    return ModelForm(label, form, loaded, arguments, is_checkpoint or checkpoint is not None)
 
 
-def inherited(
+def complete_second(
     first: str,
     second: str,
     settings: tuple[list[str] | None, list[str] | None],
     own: tuple[list[str] | None, list[str] | None],
 ) -> tuple[str, list[str], list[str]]:
-    """A second model's name and settings, where the user left some of them to the first.
+    """Complete the second model's name and settings by those of the first.
 
-    The first model in another form (``:paper``) has all its settings, and its own besides; another
-    timm model has the same classes and images unless it has settings of its own.
+    The first model in another form (``:paper``) takes over all settings and adds its own. Another
+    timm model takes over the classes and the images, unless it has settings of its own.
 
     Args:
         first: name of the first model.
-        second: name of the second, or a form.
+        second: name of the second, or a form alone.
         settings: --model-kwargs and --cfg-options of the first.
         own: those of the second.
 
     Returns:
-        Its name, --model-kwargs and --cfg-options.
+        The second model's name, --model-kwargs and --cfg-options.
     """
     kwargs, options = (list(given or []) for given in settings)
     own_kwargs, own_options = (list(given or []) for given in own)
@@ -178,32 +183,23 @@ def inherited(
         second = f'{name}{second}'
     if split_form(second)[0] == name:
         return second, [*kwargs, *own_kwargs], [*options, *own_options]
-    if own_kwargs or own_options or not timm_name(split_form(second)[0]):
+    if own_kwargs or own_options or not is_timm_name(split_form(second)[0]):
         return second, own_kwargs, own_options
-    return second, [k for k in kwargs if k.split('=')[0] in INHERITED], []
-
-
-def timm_name(name: str) -> bool:
-    """Whether a name is a timm model's."""
-    from fgplugins.zoo_timm.names import is_timm_name
-
-    return is_timm_name(name)
+    return second, [k for k in kwargs if k.split('=')[0] in SHARED], []
 
 
 def _from_checkpoint(
     path: str, model_kwargs: list[str] | None, cfg_options: list[str] | None
 ) -> LoadedModel:
-    """The model that a checkpoint was saved of: mmengine keeps its config, timm its name."""
-    from fgplugins.zoo_timm import checkpoints
-
+    """The model that a checkpoint is of: mmengine's hold its config, timm's its name."""
     if not Path(path).is_file():
         raise UserError(f'checkpoint {path!r} is not a file')
     try:
-        architecture = checkpoints.read_checkpoint(path).arch
+        architecture = timm_checkpoints.read_checkpoint(path).arch
     except UserError:
-        architecture = None  # mmengine's keep more than tensors, which its reader knows
+        architecture = None  # as of mmengine's, which hold more than timm's reader takes
     if architecture:
-        if not timm_name(architecture):
+        if not is_timm_name(architecture):
             raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
         return load_model(architecture, path, model_kwargs, cfg_options)
     try:
@@ -221,6 +217,7 @@ def _from_checkpoint(
         raise UserError(
             f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
         )
+    from fgplugins.zoo_mmpretrain.loading import load_classifier
     from fgplugins.zoo_mmpretrain.running.overrides import override
 
     override(cfg, key_values('--cfg-options', cfg_options or []))

@@ -11,8 +11,9 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 from torchvision.models import DenseNet
 
-from fgplugins.analysis.complexity import count_complexity, count_layers, paper_form
+from fgplugins.analysis.complexity import count_complexity, paper_form
 from fgplugins.analysis.loading import load_model
+from fgplugins.analysis.module_counters import count_layers
 from fgplugins.analysis.tables import Table
 
 __all__ = ['FINE_TUNING', 'PAPERS', 'Counted', 'Row', 'count_row', 'make_page', 'rows_of']
