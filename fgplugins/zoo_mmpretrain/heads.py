@@ -106,10 +106,6 @@ class MethodHead(ClsHead):
         """Scores (N, Y)."""
         return self.method(self.pre_logits(feats))
 
-    def attention(self, feats: tuple[Tensor, ...], **asked: object) -> list[Tensor]:
-        """One (N, K, H_s, W_s) stack of masks per level."""
-        return self.method.attention(self.pre_logits(feats), **asked)
-
     def show(
         self, network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, **asked: object
     ) -> tuple[Tensor, list[Tensor]]:
