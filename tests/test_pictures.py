@@ -185,16 +185,16 @@ class TestColours:
     def test_a_red_picture_is_red(
         self, zoo: object, name: str, to_rgb: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from fgplugins.zoo_mmpretrain import hooks
+        from fgplugins.zoo_mmpretrain import pictures
 
         drawn: list[np.ndarray] = []
-        monkeypatch.setattr(hooks, 'draw_attention', lambda images, *_: drawn.extend(images))
+        monkeypatch.setattr(pictures, 'draw_attention', lambda images, *_: drawn.extend(images))
         dataset = dataset_of(zoo, tmp_path / 'data', PIPELINES[name])
         model = small_model(zoo)
         model.data_preprocessor.to_rgb = to_rgb  # whatever the settings suggest
         wrapped = SimpleNamespace(datasets=[SimpleNamespace(dataset=dataset)])
         blue_first = name in ('bgr', 'opencv', 'pillow', 'pil and back')
-        assert hooks.dataset_gives_bgr(wrapped, to_rgb) == blue_first
+        assert pictures.dataset_gives_bgr(wrapped, to_rgb) == blue_first
         loader = SimpleNamespace(dataset=dataset)
         run_after_training(tmp_path, model=model, val_dataloader=loader)
         assert [tuple(image[5, 5]) for image in drawn] == [(255, 0, 0)] * 2
@@ -283,11 +283,11 @@ class TestAfterTraining:
         """With an EMAHook the averaged weights; the model keeps its own."""
         from mmengine.hooks import EMAHook
 
-        from fgplugins.zoo_mmpretrain import hooks
+        from fgplugins.zoo_mmpretrain import pictures
 
         given = self.given(zoo, tmp_path, small_model(zoo))
         model, drawn = given['model'], []
-        monkeypatch.setattr(hooks, 'draw_attention', lambda images, maps, *_: drawn.append(maps))
+        monkeypatch.setattr(pictures, 'draw_attention', lambda images, maps, *_: drawn.append(maps))
         averages = EMAHook()
         averages.before_run(SimpleNamespace(model=model))
         run_after_training(tmp_path, **given)

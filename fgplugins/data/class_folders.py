@@ -21,7 +21,7 @@ __all__ = [
 TRAIN_FOLDERS = ('train', 'training')
 TEST_FOLDERS = ('test', 'testing')
 VAL_FOLDERS = ('val', 'valid', 'validation')
-# what is often kept beside images, so that skipping it needs no word
+# files that often lie beside images: they are skipped without a note
 COMPANIONS = ('.aae', '.csv', '.json', '.md', '.thm', '.txt', '.xml', '.xmp', '.yaml', '.yml')
 
 

@@ -46,7 +46,7 @@ CONVERTED_SUFFIXES = frozenset((
     '.nef', '.nrw', '.orf', '.pct', '.pef', '.pict', '.psb', '.psd', '.raf', '.raw', '.rw2',
     '.rwl', '.sr2', '.srf', '.srw', '.svg', '.svgz', '.webp', '.wdp', '.wmf', '.x3f', '.xcf',
 ))  # fmt: skip
-# what operating systems and programs leave in folders; hidden names need no list
+# what operating systems and programs leave in folders; hidden files are skipped anyway
 CLUTTER = frozenset(
     (
         '$recycle.bin',
@@ -107,7 +107,7 @@ IMAGE_SUFFIXES = frozenset(
     for suffix, name in Image.registered_extensions().items()
     if name in FORMATS or name == 'MPO'  # several JPEGs in one file, opened as JPEG
 )
-# what Pillow remarks on while it reads is either refused below or changes no pixel
+# what Pillow warns of is refused below, or changes no pixel
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
@@ -270,7 +270,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _to_bytes(image: Image.Image, mode: str) -> np.ndarray:
     image.load()
     turn = TURNS.get(_orientation(image))
-    image.info.pop('transparency', None)  # it is dropped, and a palette with it warned of
+    image.info.pop('transparency', None)  # dropped: Pillow would warn of a palette with it
     image = _eight_bits(image)
     if turn is not None:
         image = image.transpose(turn)

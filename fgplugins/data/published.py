@@ -162,7 +162,7 @@ def read_caltech256(root: Path, split: str, seed: int) -> Split | None:
             return None
         inner = root
     folders = (f.name for f in inner.iterdir() if f.is_dir())
-    # ICASC, section 4.1, removes the last category, which holds no one thing
+    # ICASC, section 4.1, removes the last category, which is clutter
     names = sorted(f for f in folders if re.fullmatch(r'\d{3}\..+', f) and f != '257.clutter')
     if not names:
         raise UserError(f'{inner} has no category folders, as 001.ak47')

@@ -1,4 +1,4 @@
-"""Which channel is red in what a pipeline gives: found out, not guessed from its settings."""
+"""Whether a pipeline puts red or blue first: tried out, not read off its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['as_rgb', 'dataset_gives_bgr', 'gives_bgr']
 
 
 def gives_bgr(pipeline: Callable[[dict], dict], otherwise: bool = False) -> bool:
-    """Whether what a pipeline makes of an image file begins with blue: it is given a red one.
+    """Whether a pipeline puts blue first: it is tried with a red image.
 
     Args:
         pipeline: from ``img_path`` to ``inputs`` (C, H, W), as a data set's.
@@ -25,7 +25,7 @@ def gives_bgr(pipeline: Callable[[dict], dict], otherwise: bool = False) -> bool
         Image.new('RGB', (512, 512), 'red').save(path)
         try:
             inputs = pipeline({'img_path': str(path)})['inputs']
-        except Exception:  # whatever it lacks, the question cannot be put to it
+        except Exception:  # it needs more than a file
             return otherwise
     inputs = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
     first, last = inputs[0].float().mean(), inputs[-1].float().mean()
@@ -33,7 +33,7 @@ def gives_bgr(pipeline: Callable[[dict], dict], otherwise: bool = False) -> bool
 
 
 def dataset_gives_bgr(dataset: object, otherwise: bool) -> bool:
-    """`gives_bgr` of a data set's pipeline; ``otherwise`` where its images are no files.
+    """`gives_bgr` of a data set's pipeline; ``otherwise`` where its images are not files.
 
     Args:
         dataset: mmengine's, or one that wraps such ones.

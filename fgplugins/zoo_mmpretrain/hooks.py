@@ -54,7 +54,7 @@ class EpochSeedHook(Hook):
 
 
 class RestrictionScheduleHook(Hook):
-    """CRA-CNN, section 4.1: after ``begin`` epochs L_res is off and on, ``period`` epochs each.
+    """Switches L_res off and on, ``period`` epochs each, after ``begin`` epochs (CRA-CNN, 4.1).
 
     Args:
         begin: how many epochs it is on at first.

@@ -14,7 +14,7 @@ __all__ = ['register_configs']
 
 
 def register_configs() -> None:
-    """Tell MMPretrain of the shipped configs, as ``get_model`` and its inferencers take them."""
+    """Register the shipped configs for MMPretrain's ``get_model`` and inferencers."""
     folder = shipped_folder('configs')
     names = [f.stem for f in folder.glob('*.py') if not ModelHub.has(f.stem)]
     if not names:

@@ -1,4 +1,4 @@
-"""Which of the two MMPretrain distributions is installed, and a clear word if it is both or none.
+"""A check that exactly one of the two MMPretrain distributions is installed.
 
 The maintained forks (onedl-*) and the originals share their import names: one installed over the
 other overwrites its files without a word, and what is left belongs to neither.

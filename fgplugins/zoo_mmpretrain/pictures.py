@@ -1,4 +1,4 @@
-"""Pictures of attention: drawn of a trained classifier, with the weights that were tested."""
+"""Pictures of a classifier's attention, drawn after training."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AttentionMapHook(Hook):
 
 @contextmanager
 def tested_weights(runner: Runner) -> Iterator[None]:
-    """Inside, the model has the weights that validation tests: the averaged ones, where there are.
+    """Inside, the model has the weights that validation tests: averages, if there are any.
 
     Afterwards it has its own again.
     """

@@ -1,4 +1,4 @@
-"""Loading images so that a damaged file is named, not guessed at; and the corners of an image."""
+"""Loading images, where a damaged file is refused by name, and cropping their corners."""
 
 from __future__ import annotations
 

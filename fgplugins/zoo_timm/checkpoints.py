@@ -113,10 +113,10 @@ def _demand(place: str, value: object, right: bool) -> None:
 
 
 def _saved_model(path: str, content: dict[str, Any]) -> SavedModel:
-    """The entries of a checkpoint, each of its kind.
+    """The entries of a checkpoint, each checked for its type.
 
     Raises:
-        UserError: naming the one that is not.
+        UserError: naming one of a wrong type.
     """
     averaged = content.get('state_dict_ema') is not None
     keys = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm's own order

@@ -1,7 +1,7 @@
 """Folders of images for timm's training script, read in the layouts of `fgplugins.data.layouts`.
 
-timm's own reader takes a whole folder where it does not find a split's, so that what is trained on
-is tested on too.
+timm's own reader takes the whole folder if it finds none of the split: it then tests on what it
+trains on.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SplitDataset(ImageDataset):
 
     Args:
         split: the images and labels.
-        root: the folder that file names are told from.
+        root: the folder that file names are relative to.
         mode: 'RGB' | 'L' | another of Pillow's.
     """
 

@@ -1,4 +1,4 @@
-"""What names a model of timm: an architecture, one with a tag, a hub's or a folder's.
+"""Names of timm's models: an architecture, one with a tag, a hub's or a folder's.
 
 ``resnet18``, ``resnet18.a1_in1k``, ``hf-hub:owner/name``, ``local-dir:/path/to/folder``
 """
@@ -59,7 +59,7 @@ def look_up(name: str, cache_dir: str | Path | None = None) -> tuple[str, Pretra
         else:
             cfg, architecture, _ = load_model_config_from_hf(rest, cache_dir=cache_dir)
         found = PretrainedCfg(**cfg)
-    except Exception as error:  # a hub has many kinds
+    except Exception as error:  # a hub raises many types
         reason = ' '.join(str(error).split()) or 'it is missing'
         place = 'its config.json' if source == 'local-dir' else 'config.json from the hub'
         raise ValueError(f'{name!r}: {place} cannot be read: {reason[:200]}') from None

@@ -49,7 +49,7 @@ def _resume(
     """``timm.task.resume_task_checkpoint`` of a checkpoint of the same method and classes.
 
     Raises:
-        UserError: if it is of others.
+        UserError: if they differ.
     """
     saved = read_checkpoint(path)
     model = unwrap_model(task.get_eval_model())
@@ -60,13 +60,13 @@ def _resume(
     check_weights(model, saved)
     try:
         return resume(task, path, *args, **kwargs)
-    except (KeyError, RuntimeError, ValueError) as error:  # of another optimizer, for one
+    except (KeyError, RuntimeError, ValueError) as error:  # as the state of another optimizer
         reason = one_line(error, 200)
         raise UserError(f'--resume {path!r} does not fit this run: {reason}') from error
 
 
 def main() -> None:
-    """Put the training task in place and hand over."""
+    """Put our data and training task in the place of timm's, and run its script."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ('-h', '--help'):
         print(__doc__)

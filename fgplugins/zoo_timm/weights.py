@@ -1,4 +1,4 @@
-"""Weights in files: how they come into a backbone, and whether they are a model's."""
+"""Weights in files: loaded into a backbone, and compared with a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first_difference(
     """
     own = model.state_dict()
     for name in own:
-        # files from before they were counted do not have these
+        # old files lack these counters
         if name not in weights and not name.endswith('num_batches_tracked'):
             return f'it lacks {name}'
     for name, value in weights.items():
@@ -72,7 +72,7 @@ def _load(
     adapt: Callable | None = None,
     strict: bool = True,
 ) -> None:
-    """Load a file into a network without classifier, with what timm does to its own weights.
+    """Load a file into a network without classifier, adapted as timm adapts its own weights.
 
     Args:
         model: the network.
@@ -129,7 +129,7 @@ def _load(
 def _weights_from(path: str, classifier: Callable[[], set[str]]) -> Iterator[list[nn.Module]]:
     """Inside, networks that timm builds with ``pretrained=True`` take their weights from a file.
 
-    How a network's weights are renamed and resampled is known to this step of timm alone.
+    Only this step of timm knows how a network's weights are renamed and resampled.
 
     Args:
         path: of the file.

@@ -29,7 +29,7 @@ __all__ = [
 
 
 def _history_method(owner: object, name: str) -> object:
-    """The one use that mmengine's message hub has for ``getattr``, and no other."""
+    """``getattr`` as the pickle of mmengine's message hub uses it, and no more."""
     if owner is not HistoryBuffer or name.startswith('_'):
         raise UserError(f'the checkpoint asks for {owner!r}.{name}')
     return getattr(owner, name)
@@ -54,7 +54,7 @@ def _harmless() -> list[object]:
 
 @contextmanager
 def harmless_checkpoints() -> Iterator[None]:
-    """Let ``torch.load`` read mmengine's checkpoints, and no code, whoever calls it in here.
+    """Inside, ``torch.load`` reads mmengine's checkpoints and runs no code, whoever calls it.
 
     mmengine reads a file that holds more than data a second time with code allowed; torch's own
     switch forbids that.

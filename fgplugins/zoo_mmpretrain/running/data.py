@@ -1,4 +1,4 @@
-"""The data of a config: built, matched with the model's classes, and looked at before the work."""
+"""The data of a config: built, matched with the model's classes, and checked before the work."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def match_classes(
 
 
 def _set_num_classes(cfg: Config, count: int, demanded: object) -> None:
-    """Give the head and all that counts classes the number of the data's.
+    """Set the number of classes to that of the data, wherever the config has it.
 
     Raises:
         UserError: if the user demanded another one.

@@ -57,7 +57,7 @@ def user_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def logged_errors(runner: Runner) -> Iterator[None]:
-    """Turn what goes wrong during a run into one line; the whole of it lies beside the log."""
+    """Turn what goes wrong during a run into one line; its traceback lies beside the log."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""What a config inherits: settings of another type's component are found and left out.
+"""Settings that a component inherits from one of another type: found, and left out.
 
 A config inherits from others, and ``--cfg-options`` override it. mmengine merges all of it key by
 key, so that a component of another type keeps the settings of the one it replaces.
@@ -73,13 +73,13 @@ def drop_settings_of_other_types(
             continue
         try:
             cls = getattr(zoo, registry).get(settings['type'])
-        except RuntimeError:  # nothing of that name: said when it is built
+        except RuntimeError:  # no such type: building it says so
             cls = None
         accepted = None if cls is None else accepted_arguments(cls)
         if accepted is None:
             continue
         if isinstance(settings.get('in_channels'), int) and issubclass(cls, MethodHead):
-            accepted -= {'in_channels'}  # one number is of the zoo's heads; ours ask the backbone
+            accepted -= {'in_channels'}  # for heads of the zoo; ours ask the backbone
         refused = [key for key in settings if key not in {*accepted, 'type', '_scope_'}]
         own = _own_keys(file, place, overrides) if refused else set()
         inherited = [key for key in refused if own is not None and key not in own]
@@ -149,7 +149,7 @@ def _overridden(place: str, overrides: dict[str, object]) -> _Assignment:
 
 
 def _assignments(file: Path, path: Sequence[str]) -> list[_Assignment]:
-    """What a config file sets of a component, after all that its bases set."""
+    """What the bases of a config file, and then the file itself, set of a component."""
     found: list[_Assignment] = []
     try:
         body = ast.parse(Path(file).read_text(encoding='utf-8')).body

@@ -65,7 +65,7 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
 
 
 def drop_pretrained(model: ConfigDict) -> None:
-    """Leave out where a model's initial weights come from, once it has its own.
+    """Leave out of a model's settings where its first weights come from.
 
     Args:
         model: the config's; changed in place.

@@ -66,7 +66,7 @@ def set_amp(cfg: Config) -> None:
 
 
 def set_launcher(cfg: Config, launcher: str) -> None:
-    """Join several processes: by NCCL on GPUs, as the zoo does, by gloo on CPUs, which it lacks.
+    """Join the processes of a launcher: by NCCL on GPUs, as MMPretrain does, by gloo on CPUs.
 
     Raises:
         UserError: if the launcher's variables are not set, or it needs GPUs that are not there.

@@ -18,8 +18,8 @@ from fgplugins.zoo_mmpretrain.running.errors import user_errors
 
 __all__ = ['Overrides', 'override']
 
-# what is read of a config besides the arguments of mmengine's runner: by the runner itself, by
-# MMPretrain, and by the tools
+# sections of a config that the runner, MMPretrain or the tools read, besides the arguments of
+# mmengine's runner
 READ_SECTIONS = (
     'activation_checkpointing',
     'compile',
@@ -37,7 +37,7 @@ READ_SECTIONS = (
 
 
 class Overrides(DictAction):
-    """``KEY=VALUE`` ...; mmengine's action, which also takes what Python writes and plain text."""
+    """Mmengine's ``KEY=VALUE ...``, with values also as Python literals or plain text."""
 
     def __call__(
         self,

@@ -8,7 +8,7 @@ __all__ = ['as_json', 'print_numbers']
 
 
 def as_json(value: object) -> object:
-    """A metric as JSON has it, which knows neither tensors nor NumPy's numbers, nor NaN."""
+    """A metric as JSON can hold it: without tensors, NumPy's numbers and NaN."""
     if hasattr(value, 'tolist'):
         value = value.tolist()
     if isinstance(value, (list, tuple)):

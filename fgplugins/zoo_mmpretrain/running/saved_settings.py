@@ -148,10 +148,10 @@ def counts_iterations(checkpoint: dict) -> bool | None:
 
 
 def saved_config(checkpoint: dict, path: str) -> Config | None:
-    """The config that a checkpoint carries: its model, and the size of its images; None without.
+    """The config in a checkpoint, if any: its model, and the size of its images.
 
-    Nothing of it is executed, and only parts of classifiers that are registered already can be
-    named in it. Of its test pipeline the sizes are kept, for reports.
+    Nothing of it is executed. It may only name parts of classifiers that are registered already.
+    Of its test pipeline the sizes are kept, for reports.
 
     Raises:
         UserError: if it holds more than data, or names something else.
@@ -177,7 +177,7 @@ def saved_config(checkpoint: dict, path: str) -> Config | None:
 
 
 def _sizes(settings: object) -> list[dict[str, Any]]:
-    """The steps of the pipelines inside settings that have a size, without all else."""
+    """The steps of pipelines that have a size, reduced to it."""
     if isinstance(settings, (list, tuple)):
         return [step for part in settings for step in _sizes(part)]
     if not isinstance(settings, dict):

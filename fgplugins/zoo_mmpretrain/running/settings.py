@@ -25,14 +25,14 @@ SPLITS = ('train', 'val', 'test')
 def name_types(settings: Any) -> Any:
     """Settings with every class or function replaced by the path that mmengine finds it by.
 
-    What is saved of a config, and what looks at its types, then needs no more than strings.
+    A config can then be saved as text, and its types compared as strings.
     """
     if isinstance(settings, dict):
         return {key: name_types(value) for key, value in settings.items()}
     if isinstance(settings, (list, tuple)):
         return type(settings)(name_types(value) for value in settings)
     named = inspect.isclass(settings) or inspect.isfunction(settings)
-    if named and '<' not in settings.__qualname__:  # what has a path to be found by
+    if named and '<' not in settings.__qualname__:  # local ones have no path
         return f'{settings.__module__}.{settings.__qualname__}'
     return settings
 

@@ -51,7 +51,7 @@ def train(cfg: Config, finished: bool) -> None:
 
 
 def _build_runner(cfg: Config) -> Runner:
-    """The runner, with all built that ``train()`` would build: mistakes are the user's.
+    """The runner, with its loops and optimizer built, so that mistakes in them are the user's.
 
     The config that it saves does not say where the first weights came from: checkpoints hold them.
     """
@@ -82,7 +82,7 @@ def _print_summary(runner: Runner) -> None:
     for name, scalar in runner.message_hub.log_scalars.items():
         if name == 'val/accuracy/top1':
             lines.append(f'top-1 {when}: {scalar.current():.2f} %')
-        elif name.startswith('val/') and name.count('/') > 1:  # val/time and its kin have one
+        elif name.startswith('val/') and name.count('/') > 1:  # val/time and the like have one
             lines.append(f'{name.removeprefix("val/")} {when}: {scalar.current():.2f}')
     files = {
         'checkpoint': work_folder.latest_checkpoint(folder),

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, found again wherever it was moved to, never mixed."""
+"""The folder of a run: held by one run at a time, and found again wherever it was moved."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
 
 
 def saved_configs(folder: str | Path) -> dict[str, bytes]:
-    """The configs in a folder by name, which a new run would write its own over."""
+    """The configs in a folder by name, which a new run may overwrite."""
     files = Path(folder).glob('*.py') if Path(folder).is_dir() else ()
     return {file.name: file.read_bytes() for file in files if file.is_file()}
 
