@@ -15,7 +15,9 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 
-torch.set_num_threads(2)
+# small tensors gain nothing from threads, and two that wait for a core cost many times as much
+torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

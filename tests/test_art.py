@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
@@ -277,6 +278,8 @@ def test_constant_images_and_bfloat16_stay_finite() -> None:
     [
         ({'transform': 'affine'}, "transform='affine'"),
         ({'alpha_s': 2}, 'alpha_s=2'),
+        ({'alpha_p': 1.1}, r'alpha_p=1\.1'),
+        ({'thresholds': (1, 1, 1)}, 'thresholds='),
         ({'expectation': (0, 0)}, 'expectation='),
         ({'view_size': 0}, 'view_size='),
     ],
@@ -284,3 +287,107 @@ def test_constant_images_and_bfloat16_stay_finite() -> None:
 def test_wrong_values(switches: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ART([3], 2, **switches)
+
+
+def test_defaults() -> None:
+    """Those of section 4.1: alpha, E and T of Eqs. 6 and 7, the margin of Eq. 8."""
+    assert ART.default_taps == 1
+    torch.manual_seed(0)
+    features = [3 * torch.randn(8, C, 2, 2)]
+    images, target, second = torch.randn(8, 2, 9, 7), torch.arange(8) % CLASSES, Second()
+    spelt = dict(
+        alpha_p=1.0, alpha_s=0.5, expectation=(0.0, 0.0, 0.5, 0.0),
+        thresholds=(0.4, 0.4, 0.4, math.pi), margin=0.7, normalize=True, view_size=None,
+        transform='attention',
+    )  # fmt: skip
+    given, told = (ART([C], CLASSES, **s).regularizer() for s in ({}, spelt))
+    nn.init.normal_(given.proposal.weight)
+    told.load_state_dict(given.state_dict())
+    _, gamma_res = given.propose(features)
+    for terms in (r(images, features, target, second) for r in (given, told)):
+        assert terms['restriction'].item() == pytest.approx(
+            sum(loop_restriction(g, spelt['expectation'], spelt['thresholds'], 1e-6)
+                for g in gamma_res.tolist()) / 8, rel=1e-5,
+        )  # fmt: skip
+        f = given.classifier(second(torch.cat(given.views(images, given.propose(features)[0])))[0]
+                             .mean(dim=(2, 3)))  # fmt: skip
+        contrast = [loop_contrast(*f.chunk(2), m, m + 1, 0.7, True) for m in (0, 2, 4, 6)]
+        assert terms['contrastive'].item() == pytest.approx(sum(contrast) / 4, rel=1e-4)
+    assert method_defaults(ART) == spelt
+
+
+def method_defaults(function: object) -> dict[str, object]:
+    return {
+        name: p.default
+        for name, p in inspect.signature(function).parameters.items()
+        if p.default is not inspect.Parameter.empty
+    }
+
+
+def test_defaults_of_the_equations() -> None:
+    """Each entry of T is a limit: nothing just below it, something just above."""
+    assert method_defaults(art.restrict) == {'alpha_p': 1.0, 'alpha_s': 0.5}
+    E, T = (0.0, 0.0, 0.5, 0.0), (0.4, 0.4, 0.4, math.pi)
+    for i, sign in itertools.product(range(4), (-1, 1)):
+        for share, is_over in ((0.999, False), (1.001, True)):
+            gamma = torch.tensor([E], dtype=torch.float64)
+            gamma[0, i] += sign * share * T[i]
+            loss = art.attention_restriction(gamma).item()
+            expected = loop_restriction(gamma[0].tolist(), E, T, 1e-6) if is_over else 0
+            assert loss == pytest.approx(expected, abs=1e-12) and (loss > 0) == is_over
+    assert method_defaults(art.contrastive_reinforcement) == {'margin': 0.7, 'normalize': True}
+
+
+def test_settings_reach_the_terms() -> None:
+    method, regularizer = small(
+        alpha_p=0.8, alpha_s=0.4, expectation=(0.1, 0.0, 0.3, 0.2), thresholds=(0.2, 0.1, 0.1, 0.3),
+        margin=0.2, normalize=False,
+    )  # fmt: skip
+    second = Second().double()
+    images = torch.randn(4, 2, 8, 8, dtype=torch.float64)
+    features = [2 * torch.randn(4, C, 2, 2, dtype=torch.float64)]
+    terms = regularizer(images, features, torch.arange(4) % CLASSES, second)
+    gamma = regularizer.proposal(features[0].mean(dim=(2, 3))).tolist()
+    rows = [[0.8 * math.tanh(x), 0.8 * math.tanh(y), 0.4 * math.tanh(s), a] for x, y, s, a in gamma]
+    E, T = method.expectation, method.thresholds
+    expected = sum(loop_restriction(row, E, T, 1e-6) for row in rows) / 4
+    assert terms['restriction'].item() == pytest.approx(expected, abs=1e-8) and expected > 0.1
+    both = torch.cat(regularizer.views(images, regularizer.propose(features)[0]))
+    f = regularizer.classifier(second(both)[0].mean(dim=(2, 3)))
+    contrast = [loop_contrast(*f.chunk(2), m, m + 1, 0.2, False) for m in (0, 2)]
+    assert terms['contrastive'].item() == pytest.approx(sum(contrast) / 2, abs=1e-8)
+
+
+@pytest.mark.parametrize('share', [-1.0, -0.95, -0.5, 0.0, 0.5, 0.95, 1.0])
+def test_the_starting_bias(share: float) -> None:
+    """E where tanh has a gradient: at most 0.9 of the range, on either side; the angle is free."""
+    settings = dict(
+        alpha_p=0.8, alpha_s=0.4, expectation=(0.8 * share, 0.8 * share, 0.4 * share, 2)
+    )
+    regularizer = ART([C], CLASSES, **settings).regularizer()
+    assert not regularizer.proposal.weight.any()
+    _, gamma_res = regularizer.propose([torch.randn(2, C, 3, 3)])
+    start = max(-0.9, min(0.9, share))
+    expected = torch.tensor([0.8 * start, 0.8 * start, 0.4 * start, 2.0]).expand(2, 4)
+    torch.testing.assert_close(gamma_res, expected, atol=1e-6, rtol=0)
+    gamma_res[:, 0].sum().backward()
+    assert regularizer.proposal.bias.grad[0] > 0.1
+
+
+def test_a_range_of_nothing_starts_at_nothing() -> None:
+    regularizer = ART([C], CLASSES, alpha_p=0.0).regularizer()
+    _, gamma_res = regularizer.propose([torch.randn(1, C, 2, 2)])
+    assert gamma_res[0, :2].tolist() == [0, 0]
+
+
+def test_the_step_of_the_restriction_is_a_constant_in_its_gradient() -> None:
+    """Eq. 7's fraction, wide enough to see: the gradient is that of the weighted norm alone."""
+    gamma = torch.tensor([[0.9, -0.7, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    art.attention_restriction(gamma, eps=0.5).backward()
+    E, T = (0.0, 0.0, 0.5, 0.0), (0.4, 0.4, 0.4, math.pi)
+    d = [g - e for g, e in zip(gamma[0].tolist(), E, strict=True)]
+    step = [max(0, abs(v) - t) / (abs(v) - t + 0.5) for v, t in zip(d, T, strict=True)]
+    norm = math.sqrt(sum(s * v * v for s, v in zip(step, d, strict=True)))
+    assert gamma.grad[0].tolist() == pytest.approx(
+        [s * v / norm for s, v in zip(step, d, strict=True)], abs=1e-12
+    )

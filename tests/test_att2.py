@@ -7,16 +7,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from helpers import loop_softmax
+from torch import Tensor, nn
 
 from fgplugins.methods.att2 import Att2
 
 CHANNELS = (3, 4)
-
-
-def loop_softmax(values: list[float]) -> list[float]:
-    exponentials = [math.exp(v - max(values)) for v in values]
-    return [e / sum(exponentials) for e in exponentials]
 
 
 def loop_att2(
@@ -183,3 +179,93 @@ def test_pooling_first_ends_in_one_vector_at_any_size() -> None:
 def test_wrong_values_are_named(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Att2(CHANNELS, 3, **wrong)
+
+
+def test_defaults() -> None:
+    """Two levels, 'pc' and 'concat' under a softmax, and the official code's norm and dropout."""
+    assert Att2.default_taps == 2
+    model = Att2(CHANNELS, 3)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    expected = {'u.0.weight': (1, 3), 'u.1.weight': (1, 4), 'classifier.weight': (3, 7)}
+    expected |= {
+        f'norms.{s}.0.{k}': (C,) for s, C in enumerate(CHANNELS) for k in ('weight', 'bias')
+    }
+    assert shapes == {**expected, 'classifier.bias': (3,)}
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    torch.testing.assert_close(
+        model.attention([torch.randn(1, C, 4, 4) for C in CHANNELS])[0].sum(), torch.tensor(1.0)
+    )
+
+
+def naive_global_feature(model: Att2, x: Tensor, pool_first: bool) -> Tensor:
+    """Section 4, in testing: two convolutions with norm and ReLU, max-pooling, a linear layer."""
+    convolutions = [m for m in model.global_branch if isinstance(m, nn.Conv2d)]
+    norms = [m for m in model.global_branch if isinstance(m, nn.BatchNorm2d)]
+    (linear,) = [m for m in model.global_branch if isinstance(m, nn.Linear)]
+    for convolution, norm in zip(convolutions, norms, strict=True):
+        if pool_first:
+            rows = [x[:, :, i : i + 2].amax(dim=2) for i in range(0, x.shape[2], 2)]
+            x = torch.stack(rows, dim=2)
+            columns = [x[..., i : i + 2].amax(dim=3) for i in range(0, x.shape[3], 2)]
+            x = torch.stack(columns, dim=3)
+        x = nn.functional.conv2d(x, convolution.weight, convolution.bias, padding=1)
+        shape = (-1, 1, 1)
+        x = (x - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + norm.eps).sqrt()
+        x = (x * norm.weight.view(shape) + norm.bias.view(shape)).clamp(min=0)
+    return x.amax(dim=(2, 3)) @ linear.weight.T + linear.bias
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(8, 8), (7, 5), (1, 3)])
+@pytest.mark.parametrize('pool_first', [False, True])
+def test_the_global_feature(pool_first: bool, size: tuple[int, int]) -> None:
+    model, _ = small(compat='dp', pool_first=pool_first)
+    for norm in (m for m in model.global_branch if isinstance(m, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    last = torch.randn(2, 4, *size, dtype=torch.float64)
+    expected = naive_global_feature(model, last, pool_first)
+    torch.testing.assert_close(model.global_feature([last, last]), expected, atol=1e-12, rtol=0)
+    assert Att2(CHANNELS, 3, compat='dp').global_branch[0].kernel_size == (3, 3)  # not pooling
+
+
+def test_the_global_branch_starts_as_kaiming_has_it() -> None:
+    """By the number of outputs, and zero biases (official code)."""
+    for layer in (m for m in Att2([64], 2, compat='dp').global_branch if isinstance(m, nn.Conv2d)):
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.05)
+        assert not layer.bias.any()
+
+
+def test_what_lies_before_the_classifier() -> None:
+    """BatchNorm, ReLU, dropout: by hand in testing; in training as many zeros as the rate says."""
+    model, _ = small(dropout=0.75)
+    for whole, C in zip(model.norms, CHANNELS, strict=True):
+        norm = whole[0]
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        v = torch.randn(5, C, dtype=torch.float64)
+        scaled = (v - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+        by_hand = (scaled * norm.weight + norm.bias).clamp(min=0)
+        torch.testing.assert_close(whole(v), by_hand, atol=1e-12, rtol=0)
+        nn.init.constant_(norm.bias, 9.0)  # nothing is cut off by the ReLU
+        nn.init.constant_(norm.weight, 0.1)
+        dropped = whole.train()(torch.randn(4000, C, dtype=torch.float64)) == 0
+        assert dropped.double().mean().item() == pytest.approx(0.75, abs=0.03)
+    branch = Att2([64], 3, compat='dp', dropout=0.75).global_branch
+    rates = [m.p for m in branch if isinstance(m, nn.Dropout)]
+    assert rates == [0.75]
+
+
+def test_loss_is_the_mean_cross_entropy() -> None:
+    for classify in ('concat', 'indep'):
+        model, features = small(classify=classify)
+        terms = model.loss(features, torch.tensor([2, 0]))
+        p = [loop_softmax(row)[y] for row, y in zip(model(features).tolist(), (2, 0), strict=True)]
+        assert set(terms) == {'ce'}
+        assert terms['ce'].item() == pytest.approx(-sum(map(math.log, p)) / 2, abs=1e-10)
+
+
+def test_attention_of_wrong_maps_is_refused() -> None:
+    model, features = small()
+    with pytest.raises(ValueError, match='the backbone gives'):
+        model.attention(features[:1])

@@ -333,3 +333,56 @@ def test_wrong_values_are_named(wrong: dict, message: str) -> None:
         CLAN(CHANNELS, 3, **wrong)
     with pytest.raises(ValueError, match='at least one below'):
         CLAN([4], 3)
+
+
+def test_defaults() -> None:
+    """Two scales, the dot product, CLCA, both poolings and no mask: the main row."""
+    assert CLAN.default_taps == 2
+    model, features = small()
+    spelt = CLAN(
+        CHANNELS, 3, inner_channels=None, relation='dot', context='clca', pooling='avg_max',
+        mask='none', branches=None,
+    ).double()  # fmt: skip
+    spelt.load_state_dict(model.state_dict())
+    assert torch.equal(spelt(features), model(features))
+    widths = [m.W_k.out_channels for m in model.refinement.context]
+    assert widths == [2, 3]  # half of each level's
+    assert CLAN([1, 5], 3).refinement.context[0].W_k.out_channels == 1
+
+
+@pytest.mark.parametrize('relation', ['dot', 'embedded_gaussian', 'gaussian'])
+@pytest.mark.parametrize('N', [1, 2, 40])
+def test_batches_of_any_size_take_the_same_values(N: int, relation: str) -> None:
+    """Folding depends on the positions of the batch, the scores do not; nor on gradients."""
+    model, _ = small(2, relation=relation, inner_channels=6)
+    features = [torch.randn(N, C, 2, 2, dtype=torch.float64) for C in CHANNELS[-2:]]
+    expected = model.forward_paper(features)
+    torch.testing.assert_close(model(features), expected, atol=1e-10, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(features), expected, atol=1e-10, rtol=0)
+
+
+def test_a_fresh_block_adds_nothing_at_all() -> None:
+    """W_y starts at zero, weight and bias (section 4.1 of the non-local block's paper)."""
+    for module in CLAN(CHANNELS, 3).refinement.context:
+        assert not module.W_y.weight.any() and not module.W_y.bias.any()
+
+
+def test_the_refined_maps_are_those_of_the_equations() -> None:
+    """By the loops, at more positions than twice the channels and at fewer."""
+    for relation, (H, W) in itertools.product(('dot', 'embedded_gaussian'), ((2, 2), (3, 5))):
+        torch.manual_seed(0)
+        module = ContextAttention(3, 4, 2, relation).double()
+        for p in module.parameters():
+            torch.nn.init.normal_(p, std=0.4)
+        L, top = torch.randn(2, 3, H, W).double(), torch.randn(2, 4, 2, 1).double()
+        for ours in (module(L, top), module.forward_paper(L, top)):
+            for n in range(2):
+                torch.testing.assert_close(ours[n], loop_clca(module, L[n], top[n]))
+
+
+def test_attention_is_never_negative_and_reaches_zero() -> None:
+    model, features = small()
+    for maps in model.attention(features):
+        assert (maps >= 0).all()
+        assert (maps[:, :-1].amin(dim=(2, 3)) == 0).all()

@@ -23,140 +23,7 @@ SIZES = ((12, 10), (6, 5), (3, 2))  # H != W
 CLASSES = 5
 
 
-def build(name: str) -> tuple[Method, int]:
-    cls = get_method(name)
-    return cls(CHANNELS[-cls.default_taps :], CLASSES), cls.default_taps
-
-
-def maps(taps: int, N: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Maps as a backbone gives them: each computed from the one before, with gradients on."""
-    features: list[Tensor] = []
-    for C, size in zip(CHANNELS[-taps:], SIZES[-taps:], strict=True):
-        x = torch.randn(N, C, *size, dtype=dtype, requires_grad=True)
-        if features:
-            below = F.interpolate(features[-1], size, mode='bilinear').cumsum(dim=1)
-            x = x + 0.1 * below[:, torch.arange(C) % below.shape[1]]
-        features.append(x.relu())
-        features[-1].retain_grad()
-    return features
-
-
-def second_network(x: Tensor) -> list[Tensor]:
-    """A stand-in for a second backbone: maps of the last level's channels."""
-    return [x.mean(dim=1, keepdim=True).tanh() * torch.linspace(-1, 1, CHANNELS[-1])[:, None, None]]
-
-
-def all_terms(method: Method, features: list[Tensor], target: Tensor) -> dict[str, Tensor]:
-    """The loss terms of training: the method's, and its training-only part's."""
-    terms = method.loss(features, target)
-    regularizer = method.regularizer()
-    if regularizer is not None:
-        images = torch.randn(len(target), 3, 8, 6)
-        added = regularizer(images, features, target, second_network)
-        assert not set(added) & set(terms)
-        sum(added.values()).backward(retain_graph=True)
-        assert all(p.grad is not None for p in regularizer.parameters())
-        terms |= added
-    return terms
-
-
-@pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('N', [1, 2, 3])
-@pytest.mark.parametrize('name', list_methods())
-class TestEveryMethod:
-    def test_scores_masks_and_loss(self, name: str, N: int, training: bool) -> None:
-        method, taps = build(name)
-        method.train(training)
-        features = maps(taps, N)
-        scores = method(features)
-        assert scores.shape == (N, CLASSES) and scores.isfinite().all()
-
-        masks = method.attention(features)
-        assert len(masks) == taps
-        for mask, (H, W) in zip(masks, SIZES[-taps:], strict=True):
-            assert mask.ndim == 4 and (mask.shape[0], *mask.shape[2:]) == (N, H, W)
-            assert mask.isfinite().all() and (mask >= 0).all()
-
-        terms = all_terms(method, features, torch.arange(N) % CLASSES)
-        assert terms and all(v.ndim == 0 and v.isfinite() for v in terms.values())
-
-    def test_every_parameter_gets_a_gradient(self, name: str, N: int, training: bool) -> None:
-        method, taps = build(name)
-        method.train(training)
-        features = maps(taps, N)
-        sum(method.loss(features, torch.arange(N) % CLASSES).values()).backward()
-        assert [k for k, p in method.named_parameters() if p.grad is None] == []
-        assert all(f.grad is not None for f in features)
-
-    def test_nothing_is_remembered(self, name: str, N: int, training: bool) -> None:
-        """Testing twice gives the same scores; a loss leaves nothing but buffers behind."""
-        method, taps = build(name)
-        method.train(training)
-        features, before = maps(taps, N), set(vars(method))
-        method.loss(features, torch.arange(N) % CLASSES)
-        method.attention(features)
-        assert set(vars(method)) == before
-        method.eval()
-        assert torch.equal(method(features), method(features))
-
-
-@pytest.mark.parametrize('name', list_methods())
-class TestEveryMethodOnce:
-    def test_state_dict_round_trip(self, name: str) -> None:
-        one, taps = build(name)
-        other, _ = build(name)
-        features = maps(taps, 2)
-        assert not torch.equal(one.eval()(features), other.eval()(features))
-        other.load_state_dict(one.state_dict())
-        assert torch.equal(one(features), other(features))
-
-    def test_bfloat16_is_finite(self, name: str) -> None:
-        method, taps = build(name)
-        features, target = maps(taps, 3), torch.tensor([0, 1, 4])
-        with torch.autocast('cpu', torch.bfloat16):
-            terms = method.loss(features, target)
-            scores = method(features)
-        sum(terms.values()).backward()
-        assert scores.isfinite().all() and all(v.isfinite() for v in terms.values())
-        assert all(p.grad.isfinite().all() for p in method.parameters())
-        half = method.bfloat16().eval()
-        assert half([f.bfloat16() for f in features]).isfinite().all()
-
-    def test_soft_targets_equal_hard_ones(self, name: str) -> None:
-        method, taps = build(name)
-        method.eval()
-        features, target = maps(taps, 3), torch.tensor([0, 1, 4])
-        hard = method.loss(features, target)
-        soft = method.loss(features, torch.eye(CLASSES)[target])
-        for key in hard:
-            torch.testing.assert_close(hard[key], soft[key])
-
-    def test_the_papers_order_is_the_same_function(self, name: str) -> None:
-        method, taps = build(name)
-        method.double().eval()
-        features = maps(taps, 2, torch.float64)
-        torch.testing.assert_close(
-            method(features), method.forward_paper(features), atol=1e-10, rtol=0
-        )
-
-    def test_wrong_maps_are_named(self, name: str) -> None:
-        method, taps = build(name)
-        features = maps(taps, 2)
-        features[-1] = features[-1][:, :-1]
-        with pytest.raises(ValueError, match=r'in_channels=.*the backbone gives'):
-            method(features)
-        with pytest.raises(ValueError, match=r'shape \(N, C, H, W\)'):
-            method([f.flatten(2) for f in features])
-
-    def test_wrong_sizes_are_named(self, name: str) -> None:
-        cls = get_method(name)
-        with pytest.raises(ValueError, match='num_classes=0'):
-            cls(CHANNELS[-cls.default_taps :], 0)
-        with pytest.raises(ValueError, match='in_channels='):
-            cls([], 3)
-
-
-# of the methods that hold on maps as large as a trained network's; others are tried on small ones
+# of our methods, which also hold on maps as large as a trained network's
 OPTIONS: dict[str, list[dict[str, object]]] = {
     'gap': [{}],
     'art': [{}, {'transform': 'stn'}, {'normalize': False}],
@@ -183,6 +50,50 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {'heads': 8, 'kernel_size': 1, 'base_grad': 0.1},
     ],
 }
+VARIANTS = [(name, options) for name in list_methods() for options in OPTIONS.get(name, [{}])]
+
+
+@pytest.mark.parametrize(('name', 'options'), VARIANTS, ids=str)
+def test_check_method(name: str, options: dict) -> None:
+    """What every method of anybody keeps."""
+    fgplugins.check_method(get_method(name), **options)
+
+
+def build(name: str) -> tuple[Method, int]:
+    cls = get_method(name)
+    return cls(CHANNELS[-cls.default_taps :], CLASSES), cls.default_taps
+
+
+def maps(taps: int, N: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Maps as a backbone gives them: each computed from the one before, with gradients on."""
+    features: list[Tensor] = []
+    for C, size in zip(CHANNELS[-taps:], SIZES[-taps:], strict=True):
+        x = torch.randn(N, C, *size, dtype=dtype, requires_grad=True)
+        if features:
+            below = F.interpolate(features[-1], size, mode='bilinear').cumsum(dim=1)
+            x = x + 0.1 * below[:, torch.arange(C) % below.shape[1]]
+        features.append(x.relu())
+        features[-1].retain_grad()
+    return features
+
+
+@pytest.mark.parametrize('name', list_methods())
+class TestWrongMaps:
+    def test_wrong_maps_are_named(self, name: str) -> None:
+        method, taps = build(name)
+        features = maps(taps, 2)
+        features[-1] = features[-1][:, :-1]
+        with pytest.raises(ValueError, match=r'in_channels=.*the backbone gives'):
+            method(features)
+        with pytest.raises(ValueError, match=r'shape \(N, C, H, W\)'):
+            method([f.flatten(2) for f in features])
+
+    def test_wrong_sizes_are_named(self, name: str) -> None:
+        cls = get_method(name)
+        with pytest.raises(ValueError, match='num_classes=0'):
+            cls(CHANNELS[-cls.default_taps :], 0)
+        with pytest.raises(ValueError, match='in_channels='):
+            cls([], 3)
 
 
 class Float16:
@@ -243,9 +154,7 @@ class Float16:
         return values | terms, gradients
 
 
-@pytest.mark.parametrize(
-    ('name', 'options'), [(n, o) for n in list_methods() for o in OPTIONS.get(n, [{}])], ids=str
-)
+@pytest.mark.parametrize(('name', 'options'), VARIANTS, ids=str)
 class TestFloat16:
     """Nothing overflows where features are as large as a trained network's."""
 

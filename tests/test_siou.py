@@ -371,3 +371,109 @@ def test_recording_under_autocast() -> None:
     sum(terms.values()).backward()
     assert features[1].dtype == torch.bfloat16
     assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_defaults() -> None:
+    """Section 4: channel-weighted attention, omega 100, sigma 0.55, every weight 1."""
+    assert SIoU.default_taps == 2
+    assert SIoU.needs_gradient_path and tuple(SIoU.head_names) == ('predicted', 'rival')
+    net, method, images, target = small(seed=5)
+    spelt = SIoU(
+        [C_IN, C_LAST], CLASSES, kind='channel', omega=100.0, sigma=0.55, alpha=1.0,
+        inner_weight=1.0, last_weight=1.0, consistency_weight=1.0, multi_label=False,
+    ).double()  # fmt: skip
+    spelt.load_state_dict(method.state_dict())
+    ours, theirs = (m.loss(net(images), target) for m in (method, spelt))
+    assert set(ours) == set(theirs) == {'ce', 'siou_inner', 'siou_last', 'consistency'}
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-12, rtol=0)
+    A = torch.rand(2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(siou.target_region(A), siou.target_region(A, 100.0, 0.55))
+    torch.testing.assert_close(
+        siou.attention_consistency(A, A), siou.attention_consistency(A, A, 1.0)
+    )
+
+
+def test_settings_reach_the_terms() -> None:
+    """Eqs. 7 to 9 with other numbers, from the attention that the method itself gives."""
+    weights = dict(inner_weight=0.5, last_weight=3.0, consistency_weight=2.0)
+    settings = dict(omega=7.0, sigma=0.3, alpha=0.8)
+    net, method, images, target = small(seed=2, **settings, **weights)
+    features = net(images)
+    terms = method.loss(features, target)
+    d_T, d_C = method.directions(method(features).detach(), target)
+    last, other = (siou.normalized(method.last_attention(features, d)) for d in (d_T, d_C))
+    inner, rival = (siou.normalized(method.inner_attention(features, d, False)) for d in (d_T, d_C))
+    mask = 1 / (1 + torch.exp(-7.0 * (last - 0.3 * last.amax(dim=(1, 2), keepdim=True))))
+    grown = siou.resize_mask(mask, inner)
+    consistency = (inner * (0.8 - grown)).sum(dim=(1, 2)) / inner.sum(dim=(1, 2))
+    expected = {
+        'siou_inner': 0.5 * siou.soft_iou(inner, rival, grown).mean(),
+        'siou_last': 3.0 * siou.soft_iou(last, other, mask).mean(),
+        'consistency': 2.0 * consistency.mean(),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, atol=1e-12, rtol=0)
+        assert abs(value) > 0.01
+    assert float(terms['ce']) == pytest.approx(F.cross_entropy(method(features), target).item())
+
+
+@pytest.mark.parametrize('off', itertools.product((0.0, 1.0), repeat=3))
+def test_a_weight_of_nothing_leaves_its_term_out(off: tuple[float, ...]) -> None:
+    names = ('inner_weight', 'last_weight', 'consistency_weight')
+    net, method, images, target = small(**dict(zip(names, off, strict=True)))
+    features = net(images)
+    reads_inner = off[0] or off[2]
+    if not reads_inner:  # and then nothing is asked of the inner map
+        features = [features[0].detach(), features[1]]
+    terms = method.loss(features, target)
+    keys = ('siou_inner', 'siou_last', 'consistency')
+    assert set(terms) == {'ce', *(k for k, weight in zip(keys, off, strict=True) if weight)}
+
+
+def test_a_map_of_one_position_and_small_attention_are_not_lost() -> None:
+    """What keeps a division from 0/0 is far below any attention there is."""
+    A = torch.full((2, 3, 3), 1e-8, dtype=torch.float64)
+    A[1] = 0
+    assert siou.normalized(A).amax(dim=(1, 2)).tolist() == [1, 0]
+    whole = torch.ones_like(A)
+    assert siou.soft_iou(A, A, whole).tolist() == pytest.approx([1, 0])
+    assert siou.attention_consistency(A, 0 * A).tolist() == pytest.approx([1, 0])
+
+
+def test_one_class_has_no_rival_to_show() -> None:
+    net, _, images, _ = small()
+    method = SIoU([C_IN, C_LAST], 1).double()
+    assert [A.shape[1] for A in method.attention(net(images))] == [1, 1]
+
+
+def test_soft_labels_weight_their_scores() -> None:
+    """Mixup: the derivative of 0.7 of one class's score and 0.3 of another's; a half is a label."""
+    method = SIoU([C_IN, C_LAST], 3)
+    scores = torch.tensor([[1.0, 3.0, 2.0]])
+    own, other = method.directions(scores, torch.tensor([[0.7, 0.3, 0.0]]))
+    torch.testing.assert_close(own, torch.tensor([[0.7, 0.3, 0.0]]))
+    assert other.tolist() == [[0, 0, 1]]
+    several = SIoU([C_IN, C_LAST], 3, multi_label=True)
+    own, other = several.directions(scores, torch.tensor([[0.55, 0.45, 0.0]]))
+    assert (own > 0).tolist() == [[True, False, False]] and other.tolist() == [[0, 1, 0]]
+
+
+def test_masks_are_resized_with_pixel_centres_at_half() -> None:
+    """1, 0 becomes 1, 3/4, 1/4, 0."""
+    grown = siou.resize_mask(torch.tensor([[[1.0, 0.0]]]), torch.zeros(1, 1, 4))
+    assert grown.tolist() == [[[1.0, 0.75, 0.25, 0.0]]]
+
+
+@pytest.mark.parametrize('kind', siou.KINDS)
+def test_attention_is_that_of_the_equations(kind: str) -> None:
+    """At both levels, undivided: Eqs. 1 to 5 by loops, of the predicted class and of its rival."""
+    net, method, images, _ = small(seed=1, kind=kind)
+    features = net(images)
+    scores = method(features)
+    order = scores.argsort(dim=1, descending=True)
+    for feature, maps in zip(features, method.attention(features), strict=True):
+        for n, k in itertools.product(range(3), range(2)):
+            gradient = score_gradient(scores[n, order[n, k]], feature, n)
+            expected = torch.tensor(loop_attention(feature[n], gradient, kind), dtype=maps.dtype)
+            torch.testing.assert_close(maps[n, k], expected, atol=1e-12, rtol=1e-9)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from helpers import loop_softmax
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,11 +25,6 @@ def loop_convolution(weight: Tensor, Z: Tensor, x: int, y: int) -> float:
         if 0 <= row < H and 0 <= column < W:
             total += float(weight[i * side + j, c]) * float(Z[c, row, column])
     return total
-
-
-def loop_softmax(values: list[float]) -> list[float]:
-    exponentials = [math.exp(v - max(values)) for v in values]
-    return [e / sum(exponentials) for e in exponentials]
 
 
 def loop_warn(model: WARN, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -283,8 +279,92 @@ def test_log_mixture_is_the_gated_sum_of_cross_entropies() -> None:
         ({'mix': 'sum'}, "mix='sum'"),
         ({'gates': False, 'gate_norm': True}, 'gate_norm=True'),
         ({'base_grad': -1}, 'base_grad=-1'),
+        ({'diversity': -1}, 'diversity=-1'),
+        ({'kernel_size': -1}, 'kernel_size=-1'),
     ],
 )
 def test_wrong_values_are_named(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WARN([3, 4], 3, **wrong)
+
+
+def test_defaults() -> None:
+    """AW = 4 heads of softmax masks, the official 3x3 kernels, all gates; the sizes say so."""
+    assert WARN.default_taps == 3
+    model = WARN([3, 4, 5], num_classes=7)
+    features = [torch.randn(2, C, 6, 5) for C in (3, 4, 5)]
+    assert [H.shape[1] for H in model.attention(features)] == [4, 4, 4]
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    expected = {'classifier.weight': (7, 5), 'classifier.bias': (7,), 'W_G.weight': (4, 5)}
+    for level, C in enumerate((3, 4, 5)):
+        for name, channels in (('W_H', 4), ('W_O', 28), ('W_g', 4)):
+            expected[f'attention_modules.{level}.{name}.weight'] = (channels, 9, C)
+    assert shapes == expected
+    spelt = WARN(
+        [3, 4, 5], 7, heads=4, kernel_size=3, mask='softmax', gates=True, gate_norm=False,
+        mix='log_prob', base_grad=1.0, diversity=1e-3,
+    )  # fmt: skip
+    spelt.load_state_dict(model.state_dict())
+    target = torch.tensor([6, 0])
+    results = []
+    for m in (model, spelt):
+        inputs = [f.clone().requires_grad_() for f in features]
+        terms = m.loss(inputs, target)
+        results.append([*terms.values(), *torch.autograd.grad(sum(terms.values()), inputs)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_base_grad_scales_what_the_gates_send_back() -> None:
+    """Where modules see nothing, the last map hears of them through the gates of Eq. 6 alone."""
+    gradients = []
+    for base_grad in (1.0, 0.25, 0.0):
+        torch.manual_seed(0)
+        model, features = small(base_grad=base_grad)
+        with torch.no_grad():
+            for module in model.attention_modules:
+                module.W_O.weight.zero_()
+        z = features[-1].mean(dim=(2, 3)).requires_grad_()
+        gates = model.global_gates(z)
+        alone = torch.autograd.grad(gates[:, 0].sum(), z, allow_unused=True)[0]
+        gradients.append(torch.zeros_like(z) if alone is None else alone)
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1], gradients[0] / 4, atol=1e-14, rtol=1e-10)
+    assert (gradients[2] == 0).all()
+
+
+def test_global_gates_start_as_kaiming_has_it() -> None:
+    """Normal, with the variance of 2 over the channels (official code)."""
+    W_G = torch.stack([WARN([512], 2).W_G.weight.detach() for _ in range(8)])
+    assert W_G.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.05)
+    assert W_G.abs().max() > 3 / 512**0.5  # a uniform start would end below
+
+
+def test_gates_normalised() -> None:
+    """Eq. 6 with the official code's BatchNorm, in testing, by hand; its weights are trained."""
+    model, features = small(gate_norm=True)
+    model.eval()
+    norm = model.gate_norm
+    torch.nn.init.normal_(norm.running_mean)
+    torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    z = features[-1].mean(dim=(2, 3))
+    c = (model.W_G(z) - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
+    expected = (c * norm.weight + norm.bias).tanh().softmax(dim=1)
+    torch.testing.assert_close(model.global_gates(z), expected, atol=1e-12, rtol=0)
+    assert {'gate_norm.weight', 'gate_norm.bias'} <= dict(model.named_parameters()).keys()
+
+
+def test_diversity_of_masks_of_any_scale() -> None:
+    """A head's mask is compared by its shape, as sigmoid masks ask; an empty one overlaps none."""
+    H = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    scale = torch.tensor([1.0, 7.0, 0.2], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(mask_diversity(scale * H), mask_diversity(H), atol=1e-12, rtol=0)
+    H[:, 1] = 0
+    overlap = mask_diversity(H.requires_grad_())
+    overlap.backward()
+    assert 0 < overlap < 1 and H.grad.isfinite().all()
+
+
+def test_masks_of_wrong_maps_are_refused() -> None:
+    model, features = small()
+    with pytest.raises(ValueError, match='the backbone gives'):
+        model.attention(features[:1])
