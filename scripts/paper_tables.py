@@ -1,4 +1,7 @@
-"""Every complexity figure that the five papers print, next to what this package counts."""
+"""Every complexity figure that the five papers print, next to what this package counts.
+
+`make_complexity.py` writes it as a page.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ class Row:
     Attributes:
         label: the paper's name for the network.
         model: a timm name, or a function that builds a network for the count alone.
-        kwargs: of the timm model, in the form that the paper counts.
-        ours: what is different in the form that we build, where that is not the paper's.
+        kwargs: arguments of the timm model in the form that the paper counts.
+        ours: the arguments that differ in the form that we build, if that is another.
         parameters: millions as printed; empty if the table has no such column.
         macs: billions as printed.
         size: side of the image.
-        layers: count as module counters do, as this paper does.
-        note: number of the explanation, where ours is not what is printed.
+        layers: count as module counters do, because this paper does.
+        note: number of the explanation, if ours is not what is printed.
     """
 
     label: str
@@ -59,7 +62,7 @@ class Row:
 class Counted:
     """What we count for a row, in the paper's form and in ours.
 
-    Each is (parameters, operations, multiply-adds of the matrix products that those leave out).
+    Each is (parameters, operations, multiply-adds of matrix products that the operations lack).
     """
 
     paper: tuple[int, int, int]
@@ -294,13 +297,13 @@ def count_row(row: Row) -> Counted:
 
 
 def _agrees(printed: str, value: float) -> bool:
-    """Whether a value, rounded as the printed one is, is the printed one."""
+    """Whether a value, rounded to as many digits as the printed one, equals it."""
     digits = len(printed.partition('.')[2])
     return not printed or f'{value:.{digits}f}' == printed
 
 
 def _table(title: str, progress: Callable[[str], None]) -> tuple[Table, list[str]]:
-    """A table of the page, and the numbers of the explanations it needs."""
+    """A table of the page, and the numbers of the explanations that it refers to."""
     rows, notes = [], []
     for row in rows_of(title):
         progress(f'{title}: {row.label}')
@@ -337,7 +340,7 @@ def _table(title: str, progress: Callable[[str], None]) -> tuple[Table, list[str
 
 
 def _fine_tuning() -> Table:
-    """WARN, Table 4: the parameters that its ratios stand for, and those of the networks here."""
+    """WARN, Table 4: the parameters that follow from its ratios, and those of the networks here."""
 
     def million(name: str, **kwargs: object) -> float:
         with torch.device('meta'):
@@ -371,7 +374,7 @@ def make_page(progress: Callable[[str], None] = lambda line: None) -> str:
     """The page `docs/complexity.md`.
 
     Args:
-        progress: told what is being counted.
+        progress: called with the name of every row before it is counted.
 
     Raises:
         ValueError: if a count differs from what is printed and no explanation is given.

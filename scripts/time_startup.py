@@ -2,8 +2,8 @@
 
     python scripts/time_startup.py --json startup.json
 
-Imports are timed in processes of their own. A preset is built in turn with its backbone alone, with
-random weights, and the ratio is the median over rounds.
+Every import is timed in a new process. A preset and its backbone are built in turn, with random
+weights; the ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def seconds(build: Callable[[], object]) -> float:
 
 
 def time_builds(preset: str, num_classes: int, rounds: int) -> dict[str, object]:
-    """Seconds of building a preset and its backbone, in turn."""
+    """Seconds it takes to build a preset and its backbone, in turn."""
     model = timm.create_model(preset, num_classes=num_classes)
     name, arguments = model.backbone_name, model.backbone_args
     del model

@@ -1,4 +1,4 @@
-r"""Time two models side by side, and weigh what they hold: ratios of medians over paired rounds.
+r"""Time two models side by side, and measure their memory.
 
     python tools/benchmark.py warn_wrn28_10 --model-kwargs num_classes=100 --versus wrn28_10
     python tools/benchmark.py warn_wrn28_10 --model-kwargs num_classes=100 --paper --mode train
@@ -6,6 +6,7 @@ r"""Time two models side by side, and weigh what they hold: ratios of medians ov
 
 The second model is another one, or the first in another form: NAME:paper computes in the paper's
 order of operations, NAME:backbone has average pooling and a linear layer in the method's place.
+Every round times calls of both in turn; the median of the rounds' ratios is reported.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def check_device(name: str | None) -> str:
 
 
 class Pair:
-    """The two models, built anew for every number of classes and heads."""
+    """The two models, built again for every number of classes and heads."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         own = (args.versus_kwargs, args.versus_cfg_options)
@@ -144,7 +145,7 @@ class Pair:
     def build(self, classes: int | None, heads: int | None) -> list[ModelForm]:
         """Both models for these numbers; None leaves a number as it is."""
         if self.built is None or self.built[0] != (classes, heads):
-            self.built = None  # let go of the last two before building the next
+            self.built = None  # frees the last two before the next are built
             forms = [self._one(*spec, classes, heads) for spec in self.specs]
             self.built = (classes, heads), forms
         return self.built[1]

@@ -4,7 +4,8 @@ r"""Strip a checkpoint of what exists in training only, and check that the score
     python tools/deploy.py art last.pth.tar --model-kwargs backbone=resnet50 num_classes=200
 
 siou and art become the plain backbone with its classifier: the file then loads into timm's or
-MMPretrain's own model. Of a config, the config to test it with is written beside it.
+MMPretrain's own model. If the model is a config's, a config to test the file with is written beside
+it.
 """
 
 from __future__ import annotations

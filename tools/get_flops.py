@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds (MACs) of a config's model, a timm model or a checkpoint's.
+"""Parameters and multiply-adds (MACs) of a model: a config's, a timm model or a checkpoint's.
 
     python tools/get_flops.py configs/warn_wrn28_10_cifar100.py
     python tools/get_flops.py warn_wrn28_10 --model-kwargs num_classes=100 --depth 2

@@ -2,8 +2,8 @@ r"""What a method adds to the memory of training, in our form and in the paper's
 
     python tools/get_memory.py clan3_vgg16_bn --model-kwargs num_classes=200 --sizes 224 448 672
 
-Counted are the bytes that autograd keeps for the backward pass of one image, above the backbone's
-maps: exact numbers, the same on every machine.
+It counts the bytes that autograd keeps of one image for the method's backward pass: exact numbers,
+the same on every machine.
 """
 
 from __future__ import annotations

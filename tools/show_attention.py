@@ -96,7 +96,7 @@ def class_name(loaded: LoadedModel, label: int) -> str:
 
 
 def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
-    """What the user wants to look through or at, for methods that can be asked."""
+    """The query and the classes that the user asked for, as arguments of the method's attention."""
     asked: dict[str, object] = {}
     for name, what in (('query', 'a query'), ('classes', 'classes')):
         if getattr(args, name) and name not in loaded.method.questions:
@@ -147,7 +147,7 @@ def main() -> None:
             files = [Path(args.versus), Path(args.checkpoint)]
             alike = files[0].stem == files[1].stem
             names = [f'{f.parent.name}/{f.stem}' if alike else f.stem for f in files]
-            other = load(args.versus, any_method=True)  # as the control's
+            other = load(args.versus, any_method=True)  # the control is of another method
             if loaded.classes and other.classes:
                 owners = f'checkpoint {args.checkpoint}', f'--versus {args.versus}'
                 check_same_classes(loaded.classes, other.classes, *owners)
@@ -160,7 +160,7 @@ def main() -> None:
 def draw_maps(
     models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
 ) -> Path:
-    """Every model's maps of every image, one image a row."""
+    """Draw every model's maps of every image, one image a row."""
     pictures, maps, captions, titles = [], [], [], []
     for path in paths:
         row, labels, titles = [], [], []
@@ -190,7 +190,7 @@ def draw_maps(
 
 
 def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> Path:
-    """The image and the views of it that the method trains on, one image a row."""
+    """Draw every image and the views of it that the method trains on, one image a row."""
     nothing = f'--views: {type(loaded.method).__name__} trains on no views of the image'
     if loaded.views is None:
         raise UserError(nothing)

@@ -25,7 +25,7 @@ class Report:
         name: the model's.
         input_size: (channels, height, width).
         forms: 'ours', and 'paper' for a method.
-        layers: form -> operations as module counters have them, if they were asked for.
+        layers: form -> operations as `module_counters` has them, if they were asked for.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Report:
         return self.forms['ours']
 
     def summary(self, everything: bool) -> str:
-        """The totals, a line each; elementary operations by operator with ``everything``."""
+        """The totals, a line each; with ``everything`` elementary operations by operator too."""
         lines = [f'{self.name}, input {" x ".join(map(str, self.input_size))}', '']
         for form, cost in self.forms.items():
             lines.append(f'{FORM_LABELS[form]}: {cost.macs / 1e9:.3f} G ({cost.macs:,})')
@@ -67,7 +67,7 @@ class Report:
         return sorted(self.forms[form].uncounted.items())
 
     def branches(self, everything: bool) -> Table:
-        """What surrounds the method, and each of its branches, in both orders."""
+        """The parts around the method, and each branch of it, in both orders of operations."""
         header = ['branch', 'parameters', *(FORM_LABELS[f] for f in self.forms)]
         header += ['elementary'] * everything
         names = dict.fromkeys(name for cost in self.forms.values() for name in cost.branches)
@@ -84,7 +84,7 @@ class Report:
         return Table('', header, rows)
 
     def modules(self, depth: int, everything: bool) -> Table:
-        """Modules at most ``depth`` names deep, in our order."""
+        """Modules at most ``depth`` names deep, in our order of operations."""
         header = ['module', 'parameters', 'MACs', *(['elementary'] * everything)]
         rows = [
             [name or '(model)', *cost, *([self.ours.elementary[name]] * everything)]
@@ -128,7 +128,7 @@ class Report:
         return content
 
     def csv_rows(self, depth: int) -> list[tuple[object, ...]]:
-        """One row for the total, every branch, every module, every operator and what is missed."""
+        """A row for the total, every branch, module and operator, and every one not counted."""
         rows: list[tuple[object, ...]] = []
         for form, cost in self.forms.items():
             start = self.name, form
@@ -148,7 +148,12 @@ class Report:
 
 
 def make_report(model: ModelForm, input_size: tuple[int, int, int], layers: bool = False) -> Report:
-    """Count a model, and a method in the paper's order too.
+    """Count a model, and if it has a method, in the paper's order of operations too.
+
+    Args:
+        model: in its form; one that is not ours is counted as it is.
+        input_size: (channels, height, width).
+        layers: also count as module counters do.
 
     Raises:
         UserError: if the model does not run on images of this size.

@@ -1,4 +1,4 @@
-"""Exact bytes: what a function keeps for its backward pass, and the most it holds at a time."""
+"""Exact bytes: those a function keeps for its backward pass, and the most it holds at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ __all__ = ['peak_bytes', 'saved_bytes']
 
 
 def saved_bytes(function: Callable[[], object], known: Sequence[Tensor] = ()) -> int:
-    """Bytes of all tensors that autograd saves while ``function`` runs, each memory counted once.
+    """Bytes of all tensors that autograd saves while ``function`` runs.
+
+    Tensors that share their memory are counted once.
 
     Args:
         function: run with gradients on; its result is kept until the count is done.
-        known: tensors that exist anyway (inputs, parameters) and are not counted.
+        known: tensors that exist before (inputs, parameters) and are not counted.
     """
     present = {t.untyped_storage().data_ptr() for t in known}
     saved: dict[int, Tensor] = {}
@@ -55,7 +57,7 @@ class _LiveBytes(TorchDispatchMode):
             if not isinstance(tensor, Tensor):
                 continue
             storage = tensor.untyped_storage()
-            if storage._cdata not in self.sizes:  # a view shares the memory of what it looks at
+            if storage._cdata not in self.sizes:  # else it is a view of a tensor seen before
                 self.sizes[storage._cdata] = storage.nbytes()
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
@@ -66,8 +68,8 @@ class _LiveBytes(TorchDispatchMode):
 def peak_bytes(function: Callable[[], object], known: Iterable[Tensor] = ()) -> int:
     """The most bytes that tensors made by ``function`` take at a time.
 
-    Counted where operators return, so the same on every machine; what an operator uses inside and
-    frees is not seen, and of a compiled function nothing is.
+    They are counted when an operator returns, and so are the same on every machine. Memory that an
+    operator takes and frees inside is not seen, nor is anything of a compiled function.
 
     Args:
         function: run once.

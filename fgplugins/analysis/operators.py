@@ -1,4 +1,4 @@
-"""What every operator costs, for fvcore: multiply-adds, or elementary operations by their name.
+"""What every operator costs, for fvcore: multiply-adds, or elementary operations.
 
 The multiply-adds (MACs) are those of convolutions, linear layers and matrix products: what papers
 print as FLOPs. Everything else that computes is counted in elementary operations:
@@ -10,8 +10,8 @@ print as FLOPs. Everything else that computes is counted in elementary operation
     the window                pooling, for each value that comes out
     the neighbours            resampling, for each value that comes out: 4 if bilinear
 
-Moving, comparing and choosing values is free. An operator in none of these tables has no handler
-and is reported by its name.
+Moving, comparing and choosing values is free. An operator that no table here has is reported by its
+name.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ MAC_OPERATORS = (
 
 
 def _shape(value: Any) -> list[int]:
-    """The sizes of a traced value; what is not a tensor counts as a single number."""
+    """The sizes of a traced value; none, as of a single number, if it is not a tensor."""
     return (get_shape(value) if value.type().kind() == 'TensorType' else None) or []
 
 
 def _computes(value: Any) -> bool:
-    """Whether a traced value is of floating point; shapes' arithmetic is not the network's."""
+    """Whether a traced value is of floating point; whole numbers are shapes, not the network's."""
     if value.type().kind() != 'TensorType':
         return False
     return value.type().scalarType() in ('Float', 'Double', 'Half', 'BFloat16', None)
@@ -97,9 +97,9 @@ def _linear(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
 
 
 def _product(name: str, left: int = 0) -> Handler:
-    """A matrix product whose left factor is input number ``left``, the sum running over its rows.
+    """A matrix product whose left factor is input number ``left``.
 
-    With ``left`` above 0 another matrix is added, which costs elementary operations.
+    If ``left`` is above 0, input 0 is a matrix that is added: elementary operations.
     """
 
     def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
@@ -112,7 +112,7 @@ def _product(name: str, left: int = 0) -> Handler:
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Two products, queries by keys and weights by values; the softmax between them."""
+    """Two products, queries by keys and weights by values, with a softmax between them."""
     query, key, value = (_shape(i) for i in inputs[:3])
     weights = prod(query[:-1]) * key[-2]
     macs = weights * (query[-1] + value[-1])
@@ -122,7 +122,7 @@ def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
 
 
 def _contraction(terms: list[str], result: str, sizes: dict[str, int]) -> Counter[str]:
-    """Two terms at a time, from the left, as torch contracts them."""
+    """Multiply two terms at a time, from the left, as torch does."""
     counts: Counter[str] = Counter()
     left, *rest = terms
     for i, right in enumerate(rest):
@@ -137,7 +137,7 @@ def _contraction(terms: list[str], result: str, sizes: dict[str, int]) -> Counte
 
 
 def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """A product of matrices in one notation: every combination of the indices is a multiply-add.
+    """Every combination of the indices is a multiply-add.
 
     fvcore's own handler counts half of one where nothing is summed, and allocates the operands.
     """
@@ -162,12 +162,12 @@ def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
 
 
 def _affine_grid(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Each position, with a one behind it, times a matrix."""
+    """The coordinates of every position, and a one, times a matrix."""
     return Counter({'affine_grid': _numel(outputs[0]) * _shape(inputs[0])[-1]})
 
 
 def _recurrent(name: str) -> Handler:
-    """Every weight matrix of a recurrent layer is applied once a step."""
+    """A recurrent layer applies each of its weight matrices once a step."""
 
     def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
         steps = prod(_shape(inputs[0])[:-1])
@@ -181,7 +181,7 @@ def _recurrent(name: str) -> Handler:
 
 
 def _elementary(kind: str, each: int = 1, of: str = 'output') -> Handler:
-    """``each`` operations for every value that comes out, or goes in."""
+    """``each`` operations for every value of the output, or of the input."""
 
     def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
         value = outputs[0] if of == 'output' else inputs[0]
@@ -191,16 +191,16 @@ def _elementary(kind: str, each: int = 1, of: str = 'output') -> Handler:
 
 
 def _fvcore(kind: str, handle: Callable[..., float]) -> Handler:
-    """A handler of fvcore's own, under the operator's name."""
+    """One of fvcore's handlers, under the operator's name."""
     return lambda inputs, outputs: Counter({_name(kind): int(handle(inputs, outputs))})
 
 
 def _window(kind: str) -> Handler:
-    """Pooling looks at its window for every value that comes out."""
+    """Pooling reads its window for every value of the output."""
 
     def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
         sides = [value.toIValue() for value in inputs[1].node().inputs()]
-        if not sides or None in sides:  # made of the map's own sizes: it is pooled once
+        if not sides or None in sides:  # computed from the map's sizes: it is the whole map
             return Counter({_name(kind): _numel(inputs[0])})
         if len(sides) == 1:
             sides *= int(kind[-2])  # one number for every side; the kind ends in 1d, 2d or 3d
@@ -286,7 +286,7 @@ def _handlers() -> dict[str, Handler]:
 
 HANDLERS = _handlers()
 
-# copying, reshaping, comparing and choosing; fvcore leaves more of the kind out by itself
+# copying, reshaping, comparing and choosing; fvcore leaves more such operators out by itself
 _FREE = """
     alias alpha_dropout bernoulli bernoulli_ bitwise_and bitwise_or clone contiguous detach_
     diag_embed diagonal dim dropout_ empty_like expand_as eye feature_dropout fill_ flip getitem gt

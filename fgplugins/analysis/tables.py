@@ -66,10 +66,10 @@ def to_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def format_of(path: str) -> str:
-    """The format that a file's ending names.
+    """The format of a file by its ending.
 
     Raises:
-        UserError: if it names none.
+        UserError: for another ending.
     """
     suffix = Path(path).suffix
     if suffix not in FORMATS:
@@ -78,10 +78,10 @@ def format_of(path: str) -> str:
 
 
 def write_text(option: str, path: str, text: str) -> None:
-    """Write a file that the user named.
+    """Write a file that the user named by an option.
 
     Raises:
-        UserError: if it cannot be written, naming the option.
+        UserError: if it cannot be written; the message names the option.
     """
     try:
         Path(path).write_text(text, encoding='utf-8')

@@ -1,4 +1,4 @@
-"""How every command line ends: user errors in one line, Ctrl-C quietly."""
+"""Shared by all command lines: checks before the work, and a quiet end after errors and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ['check_outputs', 'main_guard', 'need_room']
 
 
 def check_outputs(args: argparse.Namespace, *options: str) -> None:
-    """Refuse files to write that cannot be, before the work that fills them.
+    """Refuse files that cannot be written, before any work is done.
 
     Args:
-        args: of the command line.
-        options: names of those that name a file, without dashes.
+        args: the parsed command line.
+        *options: the options that name a file to write, without dashes.
 
     Raises:
-        UserError: naming the option.
+        UserError: if one cannot be written; the message names the option.
     """
     for option in options:
         path = getattr(args, option)
@@ -40,10 +40,10 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
 
 
 def need_room(name: str) -> None:
-    """End a command line with one line if a room of the package lacks what it stands on.
+    """End a command line, with one line, if a part of the package cannot be imported.
 
     Args:
-        name: of the module, as ``fgplugins.zoo_mmpretrain``.
+        name: the module, as ``fgplugins.zoo_mmpretrain``.
     """
     try:
         importlib.import_module(name)
@@ -57,7 +57,7 @@ def main_guard(main: Callable[[], None]) -> None:
 
     ``FGPLUGINS_TRACEBACK=1`` shows where an error came from.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tools import without it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # not set during a tool's imports
     try:
         main()
     except UserError as error:

@@ -36,19 +36,19 @@ def draw_attention(
     first_title: str = 'predicted (true)',
     titles: Sequence[Sequence[str]] | None = None,
 ) -> Path:
-    """One row an image: the image, then each head of each level laid over it. Saved as PNG.
+    """Draw each image in a row, followed by each head of each level laid over it.
 
     Every mask is stretched to its own range, so that a row shows where each head looks, not how
     strongly.
 
     Args:
         images: (H, W, 3) or (H, W, 1) bytes, RGB.
-        maps: for each image, for each level, masks (K, h, w).
+        maps: of each image, of each level, the masks (K, h, w).
         captions: a line under each image.
         path: the PNG to write.
         max_heads: at most this many heads of a level are drawn.
         first_title: above the column of images.
-        titles: above each head of each level; numbers if None.
+        titles: above each head of each level; numbers without them.
 
     Returns:
         The path.
@@ -85,10 +85,10 @@ def draw_images(
     titles: Sequence[str],
     path: str | Path,
 ) -> Path:
-    """A table of images, saved as PNG.
+    """Draw a table of images.
 
     Args:
-        rows: of images (H, W, 3) or (H, W, 1) in bytes.
+        rows: the images (H, W, 3) or (H, W, 1) of each row, in bytes.
         captions: a line under the first image of each row.
         titles: above each column.
         path: the PNG to write.
@@ -122,10 +122,10 @@ def _draw_table(
     titles: Sequence[str],
     path: str | Path,
 ) -> Path:
-    """A table of tiles, each row as high as its images and its caption are; saved as PNG.
+    """Draw a table of tiles, each row as high as its images and its caption are.
 
     Args:
-        draw: (row, column, axis) -> nothing; what a tile shows.
+        draw: (row, column, axis) -> nothing; draws a tile.
         ratios: height of each row's tiles, as a share of their width.
         captions: a line under the first tile of each row.
         titles: above each column.
@@ -175,9 +175,9 @@ def _draw_table(
 
 
 def _wrap(text: str, width: float, canvas: object) -> list[str]:
-    """A text in lines no wider than so many pixels, broken between words where that is possible.
+    """Break a text into lines at most ``width`` pixels wide, between words if possible.
 
-    Of one that takes more than `MAX_LINES`, the middle is left out.
+    If these are more than `MAX_LINES`, the middle ones are left out.
     """
     lines = [line for part in text.split('\n') for line in _fill(part, width, canvas)]
     if len(lines) <= MAX_LINES:

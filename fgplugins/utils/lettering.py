@@ -1,4 +1,4 @@
-"""Any name in a picture: nothing is read as a formula, and every letter has a font or is spelt."""
+"""Any name in a picture: nothing is read as a formula, a letter without a font is its number."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fgplugins.errors import UserError
 
 __all__ = ['lettering', 'need_matplotlib', 'shortened']
 
-# whose letters fit the rest of the picture best, where several fonts have one
+# if several fonts have a letter, one of these is taken: their letters fit the picture best
 PREFERRED = ('Noto Sans', 'Source Han Sans', 'WenQuanYi', 'Microsoft YaHei', 'PingFang', 'Hiragino')
 
 
 def need_matplotlib() -> None:
-    """Refuse to draw without matplotlib, saying how it is installed.
+    """Refuse to draw without matplotlib.
 
     Raises:
-        UserError: if it is not installed.
+        UserError: if it is not installed; the message says how to install it.
     """
     try:
         import matplotlib  # noqa: F401
@@ -30,7 +30,7 @@ def need_matplotlib() -> None:
 
 
 def shortened(name: object, letters: int = 60) -> str:
-    """A name on one line, what is too much of it left out in the middle."""
+    """A name on one line; of a long one the middle is left out."""
     line = ' '.join(str(name).split())
     if len(line) <= letters:
         return line
@@ -42,8 +42,9 @@ def shortened(name: object, letters: int = 60) -> str:
 def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
     r"""Inside, matplotlib has fonts for these texts and takes ``$``, ``^`` and ``_`` as letters.
 
-    Gives the function that makes a text ready to be written: letters that no font of the machine
-    has become their numbers, as ``\u4e4c``.
+    Yields:
+        A function that prepares a text: it replaces letters that no font of the machine has by
+        their numbers, as ``\u4e4c``.
     """
     need_matplotlib()
     import matplotlib
@@ -79,8 +80,8 @@ def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
 
 
 def _has_shape(letter: str) -> bool:
-    """Whether a character is seen: marks that only steer the writing are not."""
-    steering = '\ufe00' <= letter <= '\ufe0f'  # which of a letter's shapes to take
+    """Whether a character is seen, and is no mark that only steers the writing."""
+    steering = '\ufe00' <= letter <= '\ufe0f'  # chooses one of the shapes of the letter before
     return unicodedata.category(letter) not in ('Cc', 'Cf') and not steering
 
 
@@ -97,7 +98,7 @@ def _letters_of(path: str) -> frozenset[str]:
 
 
 def _find_fonts(missing: set[str]) -> tuple[list[str], set[str]]:
-    """Families of the machine's fonts that have these letters, and the letters that none has."""
+    """The families of fonts of the machine that have these letters; the letters that none has."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     known = {font.fname for font in fontManager.ttflist}
@@ -106,7 +107,7 @@ def _find_fonts(missing: set[str]) -> tuple[list[str], set[str]]:
             fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError):
             continue
-    # the font of last resort has a box for every letter
+    # not matplotlib's font of last resort, which has a box for every letter
     fonts = [f for f in fontManager.ttflist if 'lastresort' not in f.name.lower().replace(' ', '')]
     upright = [f for f in fonts if f.style == 'normal']
     regular = [f for f in upright if f.weight in (400, 'normal')]

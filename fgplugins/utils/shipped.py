@@ -1,4 +1,4 @@
-"""Where what ships beside the code lies: configs and tools."""
+"""Where the configs and tools are that ship with the package."""
 
 from __future__ import annotations
 
