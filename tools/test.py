@@ -53,12 +53,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='whole images, one at a time: leave out the crop of the test pipeline',
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
-    )
+    launching.add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

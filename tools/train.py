@@ -60,12 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the rate by batch size and processes'
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
-    )
+    launching.add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -124,8 +119,8 @@ def main() -> None:
     cfg = prepare_config(args)
     weights = choose_start(cfg, args)
     finished = check_run(cfg, args, weights)
-    alone = launching.is_main_process()
-    with work_folder.only_run_in(cfg.work_dir) if alone else nullcontext():
+    writes = launching.is_main_process()
+    with work_folder.only_run_in(cfg.work_dir) if writes else nullcontext():
         training.train(cfg, finished)
 
 
