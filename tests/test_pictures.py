@@ -124,15 +124,6 @@ class TestNames:
 # ------------------------------------------------------------------------- of MMPretrain's networks
 
 
-@pytest.fixture(scope='module')
-def zoo() -> object:
-    pytest.importorskip('fgplugins.zoo_mmpretrain')
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmpretrain')
-    return pytest.importorskip('mmpretrain.registry')
-
-
 PIPELINES = {
     'bgr': [dict(type='LoadImage')],
     'opencv': [dict(type='LoadImageFromFile', imdecode_backend='cv2')],
