@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -32,6 +33,25 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip('set FGPLUGINS_DATA to the folder of real data to run this test')
     return Path(folder)
+
+
+@pytest.fixture
+def room() -> ModuleType:
+    """The package's MMPretrain side; where MMPretrain is not installed, the test is skipped."""
+    pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+    import fgplugins.zoo_mmpretrain
+
+    return fgplugins.zoo_mmpretrain
+
+
+@pytest.fixture
+def zoo(room: ModuleType) -> ModuleType:
+    """MMPretrain's registries, with what is ours in them."""
+    import mmpretrain.registry
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmpretrain')
+    return mmpretrain.registry
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_what_can_be_swept(
     assert (one['macs'] < other['macs']) == (key != 'batch')  # the counts are of one image
 
 
+@pytest.mark.usefixtures('room')
 def test_a_config_in_another_format(run: Callable, tmp_path: Path) -> None:
     code, _, error = run(
         'warn_cnn_digits', '--versus', 'gap_cnn_digits', '--mode', 'train', '--dtype', 'bfloat16',
@@ -313,6 +314,7 @@ def test_the_page_repeats_its_files() -> None:
     assert f'{min(ratios):.2f} to {max(ratios):.2f} times' in (docs / 'speed.md').read_text()
 
 
+@pytest.mark.usefixtures('room')
 def test_what_comes_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 import argparse
 import os
 import shutil
@@ -9,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from filelock import FileLock
 from mmengine.config import Config

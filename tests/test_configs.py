@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 from pathlib import Path
 
-import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper

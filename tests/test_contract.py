@@ -262,20 +262,23 @@ def test_missing_contract_members_are_reported_when_registering() -> None:
     assert 'half' not in METHODS and 'odd' not in METHODS
 
 
+@pytest.mark.parametrize('side', ['timm', 'mmpretrain'])
 def test_entry_points_are_found_and_a_broken_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two installed packages: one registers a method, the other fails to import."""
+    zoo = request.getfixturevalue('zoo') if side == 'mmpretrain' else None
     from fgplugins.methods.registry import load_entry_points
 
+    sixth = f'sixth_{side}'  # a module is looked for once
     for name, text in {
-        'sixth_method_plugin': (
+        f'{sixth}_plugin': (
             'import fgplugins\n'
-            "@fgplugins.register_method('sixth')\n"
-            "class Sixth(fgplugins.get_method('gap')):\n"
+            f'@fgplugins.register_method({sixth!r})\n'
+            f"class Sixth_{side}(fgplugins.get_method('gap')):\n"
             '    pass\n'
         ),
-        'broken_method_plugin': 'raise RuntimeError("out of order")\n',
+        f'broken_{side}_plugin': 'raise RuntimeError("out of order")\n',
     }.items():
         (tmp_path / f'{name}.py').write_text(text)
         info = tmp_path / f'{name}-1.0.dist-info'
@@ -283,21 +286,16 @@ def test_entry_points_are_found_and_a_broken_one_is_named(
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
         (info / 'entry_points.txt').write_text(f'[fgplugins.methods]\n{name} = {name}\n')
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.warns(UserWarning, match='broken_method_plugin.*left out: RuntimeError'):
+    with pytest.warns(UserWarning, match=f'broken_{side}_plugin.*left out: RuntimeError'):
         load_entry_points()
     try:
-        assert 'sixth' in list_methods()
-        import timm
-
-        model = timm.create_model('sixth', backbone='resnet10t', num_classes=3)
+        assert sixth in list_methods()
+        if zoo is not None:
+            assert zoo.MODELS.get(f'Sixth_{side}Head').method_class is get_method(sixth)
+        model = timm.create_model(sixth, backbone='resnet10t', num_classes=3)
         assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
-        from mmpretrain.registry import MODELS
-
-        import fgplugins.zoo_mmpretrain  # noqa: F401
-
-        assert MODELS.get('SixthHead').method_class is get_method('sixth')
     finally:
-        METHODS._obj_map.pop('sixth', None)
+        METHODS._obj_map.pop(sixth, None)
 
 
 def test_no_condition_names_a_backbone() -> None:

@@ -36,11 +36,10 @@ def run(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
     tool.main()
 
 
+@pytest.mark.usefixtures('room')
 @pytest.mark.parametrize('method', list_methods())
 @pytest.mark.parametrize('name', MMPRETRAIN)
 def test_mmpretrain_from_the_config_alone(name: str, method: str, tool: ModuleType) -> None:
-    import fgplugins.zoo_mmpretrain  # noqa: F401
-
     covered = tool.mmpretrain_backbone(name)
     cell = tool.run_cell('mmpretrain', covered, method, 64)
     copies = get_method(method).needs_gradient_path and name != 'ShuffleNetV2'
@@ -48,9 +47,8 @@ def test_mmpretrain_from_the_config_alone(name: str, method: str, tool: ModuleTy
     assert not cell.reason or f'{name}, and what it hands over is not the tensor' in cell.reason
 
 
+@pytest.mark.usefixtures('room')
 def test_a_backbone_without_maps_is_refused() -> None:
-    import fgplugins.zoo_mmpretrain  # noqa: F401
-
     cell = coverage.try_mmpretrain({'type': 'ConvNeXt', 'arch': 'atto'}, 'gap', 1, (64, 64))
     assert cell.outcome == 'refused' and 'ConvNeXt gives [(1, 320)], not maps' in cell.reason
 
@@ -120,6 +118,7 @@ def test_the_modules_are_timms_own() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('room')
 def test_the_whole_table(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every module of timm and every backbone of MMPretrain, under every method."""
     out = tmp_path / 'out.json'

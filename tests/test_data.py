@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import warnings
 from pathlib import Path
+from types import ModuleType
 
-import mmcv
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +25,6 @@ from fgplugins.data.images import (
 from fgplugins.data.layouts import read_split
 from fgplugins.data.text_files import read_text
 from fgplugins.errors import UserError
-from fgplugins.zoo_mmpretrain import ClutteredDigits, FineGrainedImages, LoadImage
 
 
 def naive_clutter(
@@ -301,7 +300,7 @@ def test_mistakes_with_caltech256(tmp_path: Path) -> None:
         read_split(str(birds), 'train')
 
 
-def test_a_choice_of_training_images_of_any_layout(tmp_path: Path) -> None:
+def test_a_choice_of_training_images_of_any_layout(tmp_path: Path, room: ModuleType) -> None:
     for split, count in (('train', 5), ('test', 4)):
         for name in ('finch', 'wren'):
             for i in range(count):
@@ -312,7 +311,7 @@ def test_a_choice_of_training_images_of_any_layout(tmp_path: Path) -> None:
     assert len(read_split(str(tmp_path), 'test', train_per_class=2).images) == 8
     assert two.images != read_split(str(tmp_path), 'train', train_per_class=2, seed=3).images
 
-    dataset = FineGrainedImages(str(tmp_path), train_per_class=2, split_seed=0)
+    dataset = room.FineGrainedImages(str(tmp_path), train_per_class=2, split_seed=0)
     assert [dataset.get_data_info(i)['img_path'] for i in range(4)] == two.images
 
 
@@ -474,7 +473,7 @@ def test_classes_of_both_splits_are_compared_as_they_read(tmp_path: Path) -> Non
         read_split(str(root), 'train')
 
 
-def test_notes_say_what_is_odd(tmp_path: Path) -> None:
+def test_notes_say_what_is_odd(tmp_path: Path, room: ModuleType) -> None:
     root = birds(tmp_path, classes=('crow', 'duck', 'new\nline'))
     for image in (root / 'test' / 'new\nline').iterdir():
         image.unlink()
@@ -487,7 +486,7 @@ def test_notes_say_what_is_odd(tmp_path: Path) -> None:
     counts, skipped = read_split(str(root), 'train').notes
     assert counts == 'train: 7 images of 3 classes, 2 to 3 each'
     assert skipped == f'skipped, for they are no images: 2 files, as {root}/train/crow/film.mp4'
-    dataset = FineGrainedImages(str(root), lazy_init=True)
+    dataset = room.FineGrainedImages(str(root), lazy_init=True)
     assert dataset.notes == []
     dataset.full_init()
     assert dataset.notes == [counts, skipped]
@@ -564,8 +563,12 @@ NOISE = np.random.default_rng(0).integers(0, 256, (23, 31, 4), np.uint8)
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'])
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp', 'bmp', 'gif'])
-def test_ordinary_images_are_read_as_before(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_ordinary_images_are_read_as_before(
+    tmp_path: Path, mode: str, suffix: str, room: ModuleType
+) -> None:
     """Bit for bit what mmcv reads by Pillow, each way up; transparency aside, which it drops."""
+    import mmcv
+
     image = Image.fromarray(NOISE[..., :3]).convert(mode)
     for orientation in range(9):
         exif = Image.Exif()
@@ -575,10 +578,10 @@ def test_ordinary_images_are_read_as_before(tmp_path: Path, mode: str, suffix: s
             image.save(path, exif=exif)
         except (OSError, ValueError):
             pytest.skip(f'{suffix} has no {mode}')
-        colour = LoadImage().transform({'img_path': str(path)})
+        colour = room.LoadImage().transform({'img_path': str(path)})
         assert np.array_equal(colour['img'], mmcv.imread(str(path), backend='pillow'))
         assert colour['img_shape'] == colour['ori_shape'] == colour['img'].shape[:2]
-        grey = LoadImage(color_type='grayscale').transform({'img_path': str(path)})['img']
+        grey = room.LoadImage(color_type='grayscale').transform({'img_path': str(path)})['img']
         assert np.array_equal(grey, mmcv.imread(str(path), 'grayscale', backend='pillow'))
 
 
@@ -608,7 +611,7 @@ def tiff(pixels: bytes, width: int, bits: int, black: int = 1, signed: bool = Fa
     return header + b''.join(rows) + b'\0' * 4 + pixels
 
 
-def test_deep_pixels_keep_their_meaning(tmp_path: Path) -> None:
+def test_deep_pixels_keep_their_meaning(tmp_path: Path, room: ModuleType) -> None:
     ramp = np.linspace(0, 255, 16)
     deep = np.rint(ramp * 257).astype('<u2')
     row = deep[None]
@@ -629,7 +632,7 @@ def test_deep_pixels_keep_their_meaning(tmp_path: Path) -> None:
         got = read_image(path)
         assert got.dtype == np.uint8 and got.shape == (1, 16, 3), path
         assert np.abs(got[0] - np.rint(ramp)[:, None]).max() <= 1, path
-        loaded = LoadImage(color_type='grayscale').transform({'img_path': str(path)})['img']
+        loaded = room.LoadImage(color_type='grayscale').transform({'img_path': str(path)})['img']
         assert np.array_equal(loaded, got[..., 0])
     assert find_unreadable(tmp_path.iterdir()) == []
 
@@ -645,7 +648,7 @@ def test_deep_pixels_keep_their_meaning(tmp_path: Path) -> None:
     ],
 )
 def test_values_without_a_known_range_are_refused(
-    tmp_path: Path, values: np.ndarray, reason: str
+    tmp_path: Path, values: np.ndarray, reason: str, room: ModuleType
 ) -> None:
     path = tmp_path / 'x.tif'
     if values.dtype == np.int16:
@@ -653,7 +656,7 @@ def test_values_without_a_known_range_are_refused(
     else:
         Image.fromarray(values).save(path)
     with pytest.raises(UserError, match=rf'image {path} cannot be read: .*{reason}'):
-        LoadImage().transform({'img_path': str(path)})
+        room.LoadImage().transform({'img_path': str(path)})
     assert reason in find_unreadable([path])[0][1]
 
 
@@ -684,7 +687,7 @@ DAMAGED = {
 
 
 def test_all_broken_images_are_named_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType
 ) -> None:
     root = birds(tmp_path)
     for name, (content, _) in DAMAGED.items():
@@ -694,7 +697,7 @@ def test_all_broken_images_are_named_at_once(
     photo.write_bytes(photo.read_bytes()[:-900])
     odd = root / 'train' / 'duck' / 'new\nline.jpg'
     odd.touch()
-    train, test = (FineGrainedImages(str(root), split) for split in ('train', 'test'))
+    train, test = (room.FineGrainedImages(str(root), split) for split in ('train', 'test'))
     seen = []
     found = dict(find_unreadable(find_images(root), lambda *counts: seen.append(counts)))
     assert seen == [(15, 15)] and len(found) == 7
@@ -713,39 +716,39 @@ def test_all_broken_images_are_named_at_once(
     assert str(photo) not in dict(find_unreadable(find_images(root))), 'its header is whole'
 
 
-def test_data_sets_that_are_checked(tmp_path: Path) -> None:
+def test_data_sets_that_are_checked(tmp_path: Path, room: ModuleType) -> None:
     from mmengine.dataset import ConcatDataset, RepeatDataset
 
     root = birds(tmp_path)
     bad = root / 'train' / 'crow' / '0.png'
     bad.write_bytes(b'')
-    train, test = (FineGrainedImages(str(root), split) for split in ('train', 'test'))
+    train, test = (room.FineGrainedImages(str(root), split) for split in ('train', 'test'))
     for data in ([ConcatDataset([test, train])], [test, RepeatDataset(train, 3), train]):
         with pytest.raises(UserError, match=rf'^image {bad} cannot be read: it is empty; replace'):
             check_readable(*data)
-    check_readable(test, ClutteredDigits('test', num_images=3))
+    check_readable(test, room.ClutteredDigits('test', num_images=3))
 
 
-def test_loading_keeps_what_mmcv_offers(tmp_path: Path) -> None:
+def test_loading_keeps_what_mmcv_offers(tmp_path: Path, room: ModuleType) -> None:
     path = write_image(tmp_path / 'x.png')
-    loaded = LoadImage(to_float32=True).transform({'img_path': str(path)})['img']
+    loaded = room.LoadImage(to_float32=True).transform({'img_path': str(path)})['img']
     assert loaded.dtype == np.float32 and loaded[0, 0].tolist() == [30, 20, 100]
     deep = tmp_path / 'deep.png'
     Image.fromarray(np.full((3, 3), 40000, np.uint16)).save(deep)
-    other = LoadImage(imdecode_backend='cv2', color_type='unchanged')
+    other = room.LoadImage(imdecode_backend='cv2', color_type='unchanged')
     assert other.transform({'img_path': str(deep)})['img'].max() == 40000
     (tmp_path / 'empty.png').touch()
     for name in ('empty.png', 'none.png'):
         results = {'img_path': str(tmp_path / name)}
-        assert LoadImage(ignore_empty=True).transform(dict(results)) is None
+        assert room.LoadImage(ignore_empty=True).transform(dict(results)) is None
         with pytest.raises(UserError, match=rf'image .*{name} cannot be read: '):
-            LoadImage().transform(results)
+            room.LoadImage().transform(results)
 
 
 # -------------------------------------------------------------------------------- class order
 
 
-def test_classes_in_a_wanted_order(tmp_path: Path) -> None:
+def test_classes_in_a_wanted_order(tmp_path: Path, room: ModuleType) -> None:
     root = str(birds(tmp_path / 'birds', classes=('crow', 'duck', 'caf\u00e9')))
     wanted = ('duck', 'emu', 'cafe\u0301', 'crow')
     file = tmp_path / 'classes.txt'
@@ -758,14 +761,14 @@ def test_classes_in_a_wanted_order(tmp_path: Path) -> None:
         {'classes': ['not', 'these'], 'metainfo': {'classes': wanted}},  # as in MMPretrain
     ):
         for split in ('train', 'test'):
-            dataset = FineGrainedImages(root, split, **kwargs)
+            dataset = room.FineGrainedImages(root, split, **kwargs)
             assert dataset.metainfo['classes'] == wanted
             for i in range(6):
                 info = dataset.get_data_info(i)
                 folder = Path(info['img_path']).parent.name
                 assert info['gt_label'] == {'duck': 0, 'caf\u00e9': 2, 'crow': 3}[folder]
         assert f'no {split} images of emu' in dataset.notes
-    lazy = FineGrainedImages(root, classes=wanted, lazy_init=True, indices=3)
+    lazy = room.FineGrainedImages(root, classes=wanted, lazy_init=True, indices=3)
     assert lazy.metainfo['classes'] == wanted
     lazy.full_init()
     assert len(lazy) == 3
@@ -773,22 +776,22 @@ def test_classes_in_a_wanted_order(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="class 'caf\u00e9' of the data is not in classes, which begin"
     ):
-        FineGrainedImages(root, classes=['duck', 'crow'])
+        room.FineGrainedImages(root, classes=['duck', 'crow'])
     with pytest.raises(UserError, match="classes: 'crow' is named twice"):
-        FineGrainedImages(root, classes=['duck', 'crow', 'crow'])
+        room.FineGrainedImages(root, classes=['duck', 'crow', 'crow'])
     with pytest.raises(UserError, match=r'none\.txt cannot be read: No such file'):
-        FineGrainedImages(root, classes=str(tmp_path / 'none.txt'))
+        room.FineGrainedImages(root, classes=str(tmp_path / 'none.txt'))
 
 
-def test_arrays_take_a_wanted_order_too(tmp_path: Path) -> None:
+def test_arrays_take_a_wanted_order_too(tmp_path: Path, room: ModuleType) -> None:
     for name in ('train', 'test'):
         data = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
         (tmp_path / name).write_bytes(pickle.dumps({'data': data, 'fine_labels': [0, 1]}))
     (tmp_path / 'meta').write_bytes(pickle.dumps({'fine_label_names': ['cat', 'dog']}))
-    found = FineGrainedImages(str(tmp_path), classes=('dog', 'eel', 'cat'))
+    found = room.FineGrainedImages(str(tmp_path), classes=('dog', 'eel', 'cat'))
     assert found.get_gt_labels().tolist() == [2, 0]
     assert in_order_of(('b', 'a'), ('a', 'b'), [0, 1, 1]) == (['b', 'a'], [1, 0, 0])
     backwards = tuple('9876543210')
-    digits = ClutteredDigits('test', num_images=9, metainfo={'classes': backwards})
-    usual = ClutteredDigits('test', num_images=9)
+    digits = room.ClutteredDigits('test', num_images=9, metainfo={'classes': backwards})
+    usual = room.ClutteredDigits('test', num_images=9)
     assert (digits.get_gt_labels() == 9 - usual.get_gt_labels()).all()

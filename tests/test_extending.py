@@ -79,6 +79,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures('room')
 def test_the_example_is_known_everywhere(installed: Path) -> None:
     paths = [str(installed / 'site'), str(HERE.parent), os.environ.get('PYTHONPATH', '')]
     done = subprocess.run(
@@ -99,6 +100,7 @@ def test_the_example_is_known_everywhere(installed: Path) -> None:
     assert (installed / 'maps.png').stat().st_size > 1000
 
 
+@pytest.mark.usefixtures('room')
 def test_a_sixth_method_in_the_tree_is_one_file_and_one_config(tmp_path: Path) -> None:
     """In a copy of the repository; the contract's and the configs' tests take it up themselves."""
     for folder in ('fgplugins', 'configs', 'tests', 'tools'):
@@ -410,8 +412,8 @@ def test_a_class_name_that_another_method_has_is_reported() -> None:
     assert 'namesake' not in list_methods()
 
 
+@pytest.mark.usefixtures('room')
 def test_a_head_name_that_the_zoo_has_costs_that_head_alone(registered: list[str]) -> None:
-    pytest.importorskip('fgplugins.zoo_mmpretrain')
     registered.append('namesake')
     namesake = type('Cls', (Sound,), {'__module__': 'birds.attention'})
     with pytest.warns(UserWarning, match="'namesake' of birds.attention has no MMPretrain head"):

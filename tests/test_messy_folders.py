@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import messy_folders
 import numpy as np
-import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 import random
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import timm
 import torch
 from mmengine.registry import init_default_scope

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 import argparse
 import os
 import shutil
@@ -11,7 +15,6 @@ from pathlib import Path
 
 import mmpretrain
 import numpy as np
-import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS

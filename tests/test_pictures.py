@@ -124,15 +124,6 @@ class TestNames:
 # ------------------------------------------------------------------------- of MMPretrain's networks
 
 
-@pytest.fixture(scope='module')
-def zoo() -> object:
-    pytest.importorskip('fgplugins.zoo_mmpretrain')
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmpretrain')
-    return pytest.importorskip('mmpretrain.registry')
-
-
 PIPELINES = {
     'bgr': [dict(type='LoadImage')],
     'opencv': [dict(type='LoadImageFromFile', imdecode_backend='cv2')],
@@ -199,12 +190,14 @@ class TestColours:
         run_after_training(tmp_path, model=model, val_dataloader=loader)
         assert [tuple(image[5, 5]) for image in drawn] == [(255, 0, 0)] * 2
 
+    @pytest.mark.usefixtures('room')
     def test_arrays_are_taken_as_the_settings_say(self) -> None:
         from fgplugins.zoo_mmpretrain.colours import dataset_gives_bgr
 
         data = SimpleNamespace(pipeline=None, get_data_info=lambda i: {'img': np.zeros((4, 4, 3))})
         assert [dataset_gives_bgr(data, otherwise) for otherwise in (True, False)] == [True, False]
 
+    @pytest.mark.usefixtures('room')
     def test_pipelines_that_do_not_answer(self) -> None:
         from fgplugins.zoo_mmpretrain.colours import gives_bgr
 
@@ -212,6 +205,7 @@ class TestColours:
         for pipeline in (lambda results: one_channel, lambda results: results['missing']):
             assert [gives_bgr(pipeline, otherwise) for otherwise in (True, False)] == [True, False]
 
+    @pytest.mark.usefixtures('room')
     def test_floats_are_stretched(self) -> None:
         from fgplugins.zoo_mmpretrain.colours import as_rgb
 

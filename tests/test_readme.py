@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
+SNIPPETS = [text for kind, text in BLOCKS if kind == 'python' and 'dict(' not in text]
 COMMANDS = [line for kind, text in BLOCKS if kind == 'bash' for line in text.splitlines() if line]
 TOOLS = [
     part.strip()
@@ -32,9 +34,13 @@ def test_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize('command', TOOLS)
-def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_understood(
+    command: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each tool line of the README names files that exist and arguments that the tool takes."""
     path, *arguments = shlex.split(command)[1:]
+    if path in ('tools/train.py', 'tools/test.py'):
+        request.getfixturevalue('room')
     tool = runpy.run_path(str(ROOT / path), run_name='tool')
     monkeypatch.setattr(sys, 'argv', [path, *arguments])
     tool['parse_args']()
@@ -44,25 +50,26 @@ def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_python_lines_run() -> None:
-    snippets = [text for kind, text in BLOCKS if kind == 'python' and 'dict(' not in text]
     names: dict = {}
-    for text in snippets:
-        exec(text, names)
+    for text in SNIPPETS:
+        if 'mmpretrain' not in text:
+            exec(text, names)
     assert names['scores'].shape == (1, 200) and len(names['masks']) == 3
     assert set(names['terms']) == {'nll', 'diversity'}
 
 
-def test_the_config_lines_build() -> None:
+@pytest.mark.usefixtures('room')
+def test_the_python_lines_of_mmpretrain_run() -> None:
+    (text,) = (text for text in SNIPPETS if 'mmpretrain' in text)
+    exec(text, {})
+
+
+def test_the_config_lines_build(zoo: ModuleType) -> None:
     import torch
-    from mmengine.registry import init_default_scope
-    from mmpretrain.registry import MODELS
 
-    import fgplugins.zoo_mmpretrain  # noqa: F401
-
-    init_default_scope('mmpretrain')
     names: dict = {}
     exec(next(text for kind, text in BLOCKS if 'custom_imports' in text), names)
-    model = MODELS.build(names['model'])
+    model = zoo.MODELS.build(names['model'])
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 200)
 
 
@@ -96,6 +103,7 @@ def test_importing_is_light() -> None:
     assert done.stdout.strip() == '[]'
 
 
+@pytest.mark.usefixtures('room')
 def test_the_wheel_carries_configs_and_tools(tmp_path: Path) -> None:
     """Built from a copy, so that no build folder is left in the checkout."""
     import shutil

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+
 import json
 import os
 import pickle
@@ -12,7 +16,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 

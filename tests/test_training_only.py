@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import timm
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import HOOKS, MODELS
-from mmpretrain.structures import DataSample
+from helpers import classifier
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import fgplugins.zoo_mmpretrain  # noqa: F401
 from fgplugins.methods import art, siou
 from fgplugins.utils.probing import check_gradient_path
-from fgplugins.zoo_mmpretrain.deploy import deploy as deploy_mmpretrain
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy as deploy_timm
 from fgplugins.zoo_timm.task import LossStep, MethodTask
-
-init_default_scope('mmpretrain')
 
 METHODS = ['siou', 'art']
 RESNET = dict(type='ResNet', depth=18, out_indices=(2, 3))
@@ -103,19 +96,13 @@ def test_checkpointed_activations_give_the_same_gradients(method: str, backbone:
     same(gradients(step), plain, atol=1e-4)
 
 
-def test_reentrant_checkpointing_and_frozen_levels_are_refused() -> None:
+def test_reentrant_checkpointing_and_frozen_levels_are_refused(zoo: ModuleType) -> None:
     for options, message in (
         (dict(with_cp=True), 'its gradient cannot be computed: .*use_reentrant'),
         (dict(frozen_stages=3), 'frozen: freeze fewer stages'),
     ):
         with pytest.raises(ValueError, match=rf'SIoUHead .* of ResNet, and .*{message}'):
-            MODELS.build(
-                dict(
-                    type='FineGrainedClassifier',
-                    backbone=dict(**RESNET, **options),
-                    head=dict(type='SIoUHead', num_classes=3),
-                )
-            )
+            classifier(dict(type='SIoUHead'), dict(**RESNET, **options))
 
 
 def test_layers_without_a_second_derivative_are_refused_or_rewritten() -> None:
@@ -151,8 +138,10 @@ class TestSecondStream:
         with pytest.raises(RuntimeError, match='art trains beside a second network'):
             step.model.loss(*batch())
 
-    def test_plain_classifiers_of_the_zoo_refuse(self) -> None:
-        model = MODELS.build(
+    def test_plain_classifiers_of_the_zoo_refuse(self, zoo: ModuleType) -> None:
+        from mmpretrain.structures import DataSample
+
+        model = zoo.MODELS.build(
             dict(
                 type='ImageClassifier',
                 backbone=dict(type='ResNet', depth=18),
@@ -189,15 +178,9 @@ class TestSecondStream:
         assert not clipped & {id(p) for p in heads}
         assert clipped | {id(p) for p in heads} == {id(p) for p in step.parameters()}
 
-    def test_schedule(self) -> None:
-        hook = HOOKS.build(dict(type='RestrictionScheduleHook', begin=2, period=3))
-        model = MODELS.build(
-            dict(
-                type='FineGrainedClassifier',
-                backbone=RESNET,
-                head=dict(type='ARTHead', num_classes=3),
-            )
-        )
+    def test_schedule(self, zoo: ModuleType) -> None:
+        hook = zoo.HOOKS.build(dict(type='RestrictionScheduleHook', begin=2, period=3))
+        model = classifier(dict(type='ARTHead'), RESNET)
         states = []
         for epoch in range(9):
             hook.before_train_epoch(SimpleNamespace(epoch=epoch, model=model))
@@ -207,7 +190,7 @@ class TestSecondStream:
         with pytest.raises(ValueError, match='it is for ARTHead'):
             hook.before_train_epoch(SimpleNamespace(epoch=0, model=model))
         with pytest.raises(ValueError, match='period=0'):
-            HOOKS.build(dict(type='RestrictionScheduleHook', period=0))
+            zoo.HOOKS.build(dict(type='RestrictionScheduleHook', period=0))
 
     def test_views_take_the_size_of_networks_that_have_only_one(self) -> None:
         model = timm.create_model('art', backbone='vit_tiny_patch16_224', img_size=48)
@@ -246,7 +229,11 @@ class TestDeploying:
     @pytest.mark.parametrize('head', [
         dict(type='SIoUHead'), dict(type='ARTHead'), dict(type='SIoUHead', multi_label=True),
     ])  # fmt: skip
-    def test_mmpretrain(self, head: dict) -> None:
+    def test_mmpretrain(self, zoo: ModuleType, head: dict) -> None:
+        from mmengine.config import Config
+
+        from fgplugins.zoo_mmpretrain.deploy import deploy as deploy_mmpretrain
+
         cfg = Config(
             dict(
                 model=dict(
@@ -254,13 +241,13 @@ class TestDeploying:
                 )
             )
         )
-        trained = MODELS.build(cfg.model)
-        model = MODELS.build({**cfg.model.to_dict(), 'deployed': True})
+        trained = zoo.MODELS.build(cfg.model)
+        model = zoo.MODELS.build({**cfg.model.to_dict(), 'deployed': True})
         model.load_state_dict(trained.state_dict())
         images = torch.randn(2, 3, 64, 64)
         shipped, shipped_cfg = deploy_mmpretrain(model, cfg, (3, 64, 64))
         assert shipped_cfg.model.type == 'ImageClassifier'
-        again = MODELS.build(shipped_cfg.model)
+        again = zoo.MODELS.build(shipped_cfg.model)
         again.load_state_dict(shipped.state_dict())
         again.eval(), trained.eval()
         with torch.no_grad():
@@ -272,12 +259,12 @@ class TestDeploying:
                 assert ours.pred_label.tolist() == theirs.pred_label.tolist()
 
 
-def test_losses_alone_are_the_methods_terms() -> None:
+def test_losses_alone_are_the_methods_terms(zoo: ModuleType) -> None:
     torch.manual_seed(0)
     A, B, inner = torch.rand(2, 4, 4), torch.rand(2, 4, 4), torch.rand(2, 8, 8)
 
     def loss(name: str, **kwargs: object) -> nn.Module:
-        return MODELS.build(dict(type=name, loss_weight=2.0, **kwargs))
+        return zoo.MODELS.build(dict(type=name, loss_weight=2.0, **kwargs))
 
     whole = torch.ones_like(A)
     expected = siou.soft_iou(siou.normalized(A), siou.normalized(B), whole).mean()
@@ -296,14 +283,10 @@ def test_losses_alone_are_the_methods_terms() -> None:
     torch.testing.assert_close(loss('ContrastiveReinforcementLoss')(f, g), 2 * expected)
 
 
-def test_several_labels_in_the_zoo() -> None:
-    model = MODELS.build(
-        dict(
-            type='FineGrainedClassifier',
-            backbone=RESNET,
-            head=dict(type='SIoUHead', num_classes=4, multi_label=True),
-        )
-    )
+def test_several_labels_in_the_zoo(zoo: ModuleType) -> None:
+    from mmpretrain.structures import DataSample
+
+    model = classifier(dict(type='SIoUHead', num_classes=4, multi_label=True), RESNET)
     x = torch.randn(2, 3, 64, 64)
     samples = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label([1])]
     losses = model(x, samples, mode='loss')

@@ -101,7 +101,7 @@ def on_register(listener: Callable[[str, type[Method]], None]) -> None:
 def load_entry_points(group: str = 'fgplugins.methods') -> None:
     """Import the modules that installed packages declare in the entry-point group, once each.
 
-    One that fails is named in a warning and left out; the others are not its victims.
+    One that fails is named in a warning and left out; the others are imported all the same.
     """
     for point in entry_points(group=group):
         if point.value not in _searched:
