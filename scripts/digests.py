@@ -9,7 +9,6 @@ models on both sides, each as a hash of its exact bits. Nothing is downloaded.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
@@ -30,6 +29,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 import fgplugins.zoo_mmpretrain
+from fgplugins.utils.command_line import command_parser
 from fgplugins.zoo_timm.deploy import deploy
 from fgplugins.zoo_timm.task import MethodTask
 
@@ -206,9 +206,7 @@ def collect() -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('out', type=Path, help='the JSON to write')
     parser.add_argument('--against', type=Path, help='a JSON of before, to compare with')
     args = parser.parse_args()

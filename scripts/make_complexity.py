@@ -19,16 +19,14 @@ from pathlib import Path
 
 from fgplugins.analysis.tables import write_text
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import main_guard
+from fgplugins.utils.command_line import command_parser, main_guard
 from paper_tables import make_page
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'complexity.md'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('--out', default=str(PAGE), metavar='FILE', help='the page (%(default)s)')
     parser.add_argument(
         '--check',

@@ -29,7 +29,7 @@ import torch
 from fgplugins.analysis.tables import Table, write_text
 from fgplugins.analysis.timing import machine_record, median_ratio
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 
 IMPORTS = """
 import time
@@ -42,9 +42,7 @@ print(middle - start, time.perf_counter() - middle)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('--presets', nargs='+', metavar='NAME', help='only these (all)')
     parser.add_argument('--num-classes', type=int, default=200, metavar='Y', help='(200)')
     parser.add_argument('--rounds', type=int, default=7, help='pairs of builds, at least 5 (7)')

@@ -38,16 +38,14 @@ from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import Table, write_text
 from fgplugins.analysis.timing import machine_record, median_ratio
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 from fgplugins.zoo_timm.names import is_timm_name
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument('--checkpoint', metavar='FILE', help='trained weights of the first model')
     add_versus_arguments(parser)

@@ -25,7 +25,7 @@ from fgplugins.analysis import coverage
 from fgplugins.analysis.coverage import CoveredBackbone
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
-from fgplugins.utils.command_line import check_outputs, main_guard, need_room
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, need_room
 
 # Of each of MMPretrain's backbones: the settings with which it is small and gives its last maps,
 # and the size of its images if (64, 96) will not do.
@@ -116,9 +116,7 @@ MMPRETRAIN = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--zoo', nargs='+', choices=['timm', 'mmpretrain'], default=['timm', 'mmpretrain']
     )

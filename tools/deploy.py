@@ -22,13 +22,11 @@ import torch
 
 from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_model_arguments(parser, checkpoint=True)
     parser.add_argument('--out', help='the file to write (<checkpoint>_deployed.pth beside it)')
     return parser.parse_args()

@@ -21,13 +21,11 @@ from fgplugins.analysis.flops_report import compare_text, make_report
 from fgplugins.analysis.forms import add_versus_arguments, complete_second, load_form
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument('--checkpoint', metavar='FILE', help='trained weights to load')
     parser.add_argument(

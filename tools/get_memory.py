@@ -24,13 +24,11 @@ from fgplugins.analysis.forms import load_form
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.memory import saved_bytes
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument('--checkpoint', metavar='FILE', help='trained weights to load')
     parser.add_argument(

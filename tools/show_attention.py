@@ -22,16 +22,14 @@ from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.data import images
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
-from fgplugins.utils.command_line import check_outputs, main_guard
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 from fgplugins.utils.drawing import draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.loaded import LoadedModel
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_model_arguments(parser, checkpoint=True)
     parser.add_argument('images', nargs='+', help='image files, or folders of them')
     parser.add_argument('--out', default='attention_maps.png', help='the PNG (attention_maps.png)')

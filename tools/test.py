@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, main_guard, need_room
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, need_room
 
 need_room('fgplugins.zoo_mmpretrain')
 
@@ -31,9 +31,7 @@ from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     configs.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write every prediction to this .pkl file')

@@ -14,7 +14,7 @@ import argparse
 import os
 from contextlib import nullcontext
 
-from fgplugins.utils.command_line import main_guard, need_room
+from fgplugins.utils.command_line import command_parser, main_guard, need_room
 
 need_room('fgplugins.zoo_mmpretrain')
 
@@ -35,9 +35,7 @@ from fgplugins.zoo_mmpretrain.running import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     configs.add_config_arguments(parser)
     parser.add_argument(
         '--resume',

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from fgplugins.errors import UserError, one_line
 
-__all__ = ['check_outputs', 'main_guard', 'need_room']
+__all__ = ['check_outputs', 'command_parser', 'main_guard', 'need_room']
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help begins with a tool's docstring, as it is written."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def check_outputs(args: argparse.Namespace, *options: str) -> None:

@@ -127,15 +127,9 @@ def _draw_table(
     Args:
         draw: (row, column, axis) -> nothing; draws a tile.
         ratios: height of each row's tiles, as a share of their width.
-        captions: a line under the first tile of each row.
-        titles: above each column.
-        path: the PNG to write.
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: if matplotlib is not installed.
+        captions: see `draw_images`.
+        titles: likewise.
+        path: likewise.
     """
     need_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg

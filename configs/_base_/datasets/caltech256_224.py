@@ -3,25 +3,11 @@
 #   train_dataloader.dataset.train_per_class=30
 # of them, on the same test images. split_seed gives another split; set it in all three loaders.
 # ICASC, section 4.1, says nothing of crops, mirrors and batches.
-_base_ = './cub_224.py'
+_base_ = './short_edge_224.py'
 
 data_preprocessor = dict(num_classes=256)
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='RandomResizedCrop', scale=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(
-    dataset=dict(data_root='data/caltech256', train_per_class=60, pipeline=train_pipeline)
-)
-val_dataloader = dict(dataset=dict(data_root='data/caltech256', pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(data_root='data/caltech256', pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(data_root='data/caltech256', train_per_class=60))
+val_dataloader = dict(dataset=dict(data_root='data/caltech256'))
+test_dataloader = dict(dataset=dict(data_root='data/caltech256'))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_evaluator = val_evaluator

@@ -1,24 +1,8 @@
 # ILSVRC2012 in train/<class>/ and val/<class>/, by MMPretrain's own data set; the augmentation is
 # that of its ResNets, since ICASC, section 4.1, names none
-data_preprocessor = dict(
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-)
+_base_ = './short_edge_224.py'
 
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='RandomResizedCrop', scale=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
+data_preprocessor = dict(num_classes=1000)
 # tools/test.py --tta: the four corners and the centre, and their mirror images
 tta_pipeline = [
     dict(type='LoadImage'),
@@ -43,16 +27,12 @@ tta_model = dict(type='AverageClsScoreTTA')
 train_dataloader = dict(
     batch_size=256,
     num_workers=8,
-    dataset=dict(
-        type='ImageNet', data_root='data/imagenet', split='train', pipeline=train_pipeline
-    ),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='ImageNet', data_root='data/imagenet'),
 )
 val_dataloader = dict(
     batch_size=256,
     num_workers=8,
-    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val'),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, 5))

@@ -2,15 +2,9 @@
 # its AP from the evaluation server; its test labels are not published, so 'val' is tested on here,
 # and AP is the area under the curve as it is, without the server's interpolation. Difficult objects
 # do not count, as on the server. Crops and mirrors: the paper names none.
-_base_ = './cub_224.py'
+_base_ = './short_edge_224.py'
 
 data_preprocessor = dict(num_classes=20, to_onehot=True)
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='RandomResizedCrop', scale=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
 test_pipeline = [
     dict(type='LoadImage'),
     dict(type='ResizeEdge', scale=256, edge='short'),
@@ -22,7 +16,11 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     dataset=dict(
-        _delete_=True, type='VOC', data_root='data/VOC2012', split='train', pipeline=train_pipeline
+        _delete_=True,
+        type='VOC',
+        data_root='data/VOC2012',
+        split='train',
+        pipeline={{_base_.train_pipeline}},
     )
 )
 val_dataloader = dict(
