@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
+from helpers import image_folder
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
@@ -44,19 +44,7 @@ model = dict(
 train_cfg = dict(max_epochs=1)
 param_scheduler = dict(T_max=1)
 """
-CLASSES = ('crow', 'duck', 'eagle')
-
-
-def write_images(root: Path, classes: tuple[str, ...] = CLASSES) -> Path:
-    for split in ('train', 'test'):
-        for i, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for j in range(4):
-                Image.fromarray(np.full((32, 32, 3), 60 * i + j, np.uint8)).save(
-                    folder / f'{j}.png'
-                )
-    return root
+SPLITS = {'train': 4, 'test': 4}
 
 
 def write_config(path: Path, data: Path, head: str = 'GAPHead') -> Path:
@@ -69,7 +57,7 @@ def write_config(path: Path, data: Path, head: str = 'GAPHead') -> Path:
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('checkpoints')
-    data = write_images(root / 'data')
+    data = image_folder(root / 'data', SPLITS, side=32)
     write_config(root / 'gap.py', data)
     write_config(root / 'warn.py', data, 'WARNHead')
     return root
@@ -317,11 +305,12 @@ def test_other_classes_are_refused(
     folder: Path, trained: Path, tmp_path: Path, run_tool: Callable
 ) -> None:
     config, checkpoint = str(folder / 'gap.py'), str(trained / 'epoch_1.pth')
-    root = ['--data-root', str(write_images(tmp_path / 'other', ('crow', 'dove', 'eagle')))]
+    other = image_folder(tmp_path / 'other', SPLITS, ('crow', 'dove', 'eagle'), side=32)
+    root = ['--data-root', str(other)]
     line = error_of(run_tool('test', config, checkpoint, *root))
     assert "class 1 is 'duck' of 3 in the one, 'dove' of 3" in line
     assert "'dove'" in error_of(run_tool('train', config, '--resume', checkpoint, *root))
-    fewer = write_images(tmp_path / 'fewer', ('crow', 'duck'))
+    fewer = image_folder(tmp_path / 'fewer', SPLITS, ('crow', 'duck'), side=32)
     line = error_of(run_tool('test', config, checkpoint, '--data-root', str(fewer)))
     assert "class 2 is 'eagle' of 3 in the one, none of 2" in line
 

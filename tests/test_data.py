@@ -9,11 +9,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import image_folder, write_image
 from PIL import Image
 
 from fgplugins.data import images as image_files
 from fgplugins.data.classes import in_order_of
-from fgplugins.data.clutter import TEST_DIGITS, clutter, cluttered_digits, source_digits
+from fgplugins.data.cluttered_digits import TEST_DIGITS, clutter, cluttered_digits, source_digits
 from fgplugins.data.images import (
     check_decodable,
     check_readable,
@@ -103,18 +104,8 @@ def test_mnist_files_are_taken_where_given(tmp_path: Path) -> None:
         source_digits('train', str(tmp_path / 'none'))
 
 
-def write_image(path: Path, size: tuple[int, int] = (8, 8), colour: int = 100) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', size, (colour, 20, 30)).save(path)
-    return path
-
-
 def birds(root: Path, *splits: str, classes: tuple[str, ...] = ('crow', 'duck')) -> Path:
-    for split in splits or ('train', 'test'):
-        for name in classes:
-            for i in range(2):
-                write_image(root / split / name / f'{i}.png')
-    return root
+    return image_folder(root, dict.fromkeys(splits or ('train', 'test'), 2), classes, side=8)
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -27,28 +27,33 @@ def build(method: str, kwargs: dict) -> tuple[nn.Module, torch.Tensor]:
     return model, torch.randn(2, 3, 96, 64)
 
 
+def check_export(model: nn.Module, x: torch.Tensor, rtol: float = 1e-4) -> None:
+    """Exported for any batch by torch.export."""
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('N', min=2)},))
+    for given in (x, torch.randn(5, *x.shape[1:])):
+        torch.testing.assert_close(exported.module()(given), model(given), atol=1e-4, rtol=rtol)
+
+
+def check_onnx(model: nn.Module, x: torch.Tensor, path: Path, rtol: float = 1e-4) -> None:
+    """Opset 18, checked in onnxruntime."""
+    onnxruntime = pytest.importorskip('onnxruntime', reason='install the extra test')
+    pytest.importorskip('onnxscript', reason='install the extra test')
+    torch.onnx.export(model, (x,), str(path), dynamo=True, opset_version=18, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), model(x), atol=1e-4, rtol=rtol)
+
+
 @pytest.mark.parametrize(('method', 'kwargs'), VARIANTS, ids=str)
 @torch.no_grad()
 def test_torch_export(method: str, kwargs: dict) -> None:
-    model, x = build(method, kwargs)
-    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('N', min=2)},))
-    torch.testing.assert_close(exported.module()(x), model(x), atol=1e-4, rtol=1e-4)
-    more = torch.randn(5, *x.shape[1:])
-    torch.testing.assert_close(exported.module()(more), model(more), atol=1e-4, rtol=1e-4)
+    check_export(*build(method, kwargs))
 
 
 @pytest.mark.parametrize(('method', 'kwargs'), VARIANTS, ids=str)
 @torch.no_grad()
 def test_onnx(method: str, kwargs: dict, tmp_path: Path) -> None:
-    """Opset 18, checked in onnxruntime."""
-    onnxruntime = pytest.importorskip('onnxruntime', reason='install the extra test')
-    pytest.importorskip('onnxscript', reason='install the extra test')
-    model, x = build(method, kwargs)
-    path = tmp_path / 'model.onnx'
-    torch.onnx.export(model, (x,), str(path), dynamo=True, opset_version=18, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(scores), model(x), atol=1e-4, rtol=1e-4)
+    check_onnx(*build(method, kwargs), tmp_path / 'model.onnx')
 
 
 @pytest.mark.parametrize(('method', 'kwargs'), VARIANTS, ids=str)
@@ -100,17 +105,8 @@ PRESETS = [name for name in timm.list_models(module='fg_models') if '_' in name]
 @torch.no_grad()
 def test_presets_as_onnx_and_exported(name: str, tmp_path: Path) -> None:
     """Every preset, opset 18, in onnxruntime; any batch by torch.export."""
-    onnxruntime = pytest.importorskip('onnxruntime', reason='install the extra test')
-    pytest.importorskip('onnxscript', reason='install the extra test')
     model = timm.create_model(name, num_classes=7).eval()
     side = min(64, model.input_size[0])
     x = torch.randn(2, 3, side, side)
-    batch = ({0: torch.export.Dim('N', min=2)},)
-    exported = torch.export.export(model, (x,), dynamic_shapes=batch)
-    more = torch.randn(3, 3, side, side)
-    torch.testing.assert_close(exported.module()(more), model(more), atol=1e-4, rtol=1e-3)
-    path = tmp_path / 'model.onnx'
-    torch.onnx.export(model, (x,), str(path), dynamo=True, opset_version=18, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    (scores,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(scores), model(x), atol=1e-4, rtol=1e-3)
+    check_export(model, x, rtol=1e-3)
+    check_onnx(model, x, tmp_path / 'model.onnx', rtol=1e-3)

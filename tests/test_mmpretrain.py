@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import timm
 import torch
+from helpers import classifier as build_classifier
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
@@ -35,11 +36,7 @@ CNN = dict(
 
 
 def classifier(head: dict, backbone: dict | None = None) -> nn.Module:
-    return MODELS.build(
-        dict(
-            type='FineGrainedClassifier', backbone=backbone or CNN, head=dict(num_classes=5, **head)
-        )
-    )
+    return build_classifier({'num_classes': 5, **head}, backbone or CNN)
 
 
 @pytest.mark.parametrize('scope', ['', 'fgplugins.'])

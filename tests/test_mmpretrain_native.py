@@ -6,7 +6,6 @@ import pytest
 
 pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,12 +15,11 @@ from pathlib import Path
 import mmpretrain
 import numpy as np
 import torch
-from mmengine.config import Config
+from helpers import load_config
 from mmpretrain.registry import MODELS
 
 import fgplugins.zoo_mmpretrain
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier
-from fgplugins.zoo_mmpretrain.running import configs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs'
@@ -53,17 +51,11 @@ def test_the_zoos_inferencer(shape: tuple[int, ...]) -> None:
     assert result['pred_scores'].shape == (10,)
 
 
-def load(config: Path | str, **options: object) -> Config:
-    return configs.load_config(
-        argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
-    )
-
-
 def test_a_schedule_for_other_epochs_is_told(capsys: pytest.CaptureFixture) -> None:
-    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9})
+    load_config('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9})
     assert 'falls over 6 epochs: add param_scheduler.T_max=9' in capsys.readouterr().out
-    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 6})
-    load('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9, 'param_scheduler.T_max': 9})
+    load_config('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 6})
+    load_config('warn_mobilenetv2_cub', **{'train_cfg.max_epochs': 9, 'param_scheduler.T_max': 9})
     assert not capsys.readouterr().out
 
 
@@ -78,14 +70,14 @@ def test_configs_inherit_from_both_trees(tmp_path: Path) -> None:
         '             backbone=dict(out_indices=(2, 3)),\n'
         "             head=dict(_delete_=True, type='Att2Head', num_classes=7))\n"
     )
-    model = MODELS.build(load(theirs).model)
+    model = MODELS.build(load_config(theirs).model)
     assert model.head.method.in_channels == (256, 512)
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 7)
 
     ours = tmp_path / 'ours.py'
     relative = os.path.relpath(CONFIGS / 'warn_cnn_digits.py', tmp_path)
     ours.write_text(f'_base_ = {relative!r}\nmodel = dict(head=dict(heads=2))\n')
-    cfg = load(ours, **{'model.head.mask': 'sigmoid'})
+    cfg = load_config(ours, **{'model.head.mask': 'sigmoid'})
     assert cfg.model.head == {
         'type': 'WARNHead', 'num_classes': 10, 'taps': 4, 'heads': 2, 'mask': 'sigmoid',
     }  # fmt: skip

@@ -352,7 +352,7 @@ class TestShowAttention:
 
         import fgplugins
         from fgplugins.methods import Regularizer
-        from fgplugins.methods.checking import withdraw
+        from fgplugins.methods.registry import unregister
         from fgplugins.zoo_timm.task import MethodTask
 
         class Silent(Regularizer):
@@ -397,7 +397,7 @@ class TestShowAttention:
             with pytest.raises(TypeError, match='regularizer gives Identity, it must give'):
                 fgplugins.check_method(Shower)
         finally:
-            withdraw('shower')
+            unregister('shower')
 
     def test_looking_leaves_the_model_as_it_was(self, arguments: list[str], tmp_path: Path) -> None:
         from fgplugins.analysis.loading import load_model

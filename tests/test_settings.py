@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers import classifier, load_config
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -34,12 +35,6 @@ from fgplugins.zoo_mmpretrain.running.saved_settings import saved_config
 from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, name_types
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
-
-
-def load(config: str | Path, **options: object) -> Config:
-    return configs.load_config(
-        argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
-    )
 
 
 # --------------------------------------------------------------------------------- types as classes
@@ -65,11 +60,11 @@ def test_a_config_with_classes_for_types(tmp_path: Path) -> None:
     file.write_text(
         text + "model['backbone']['type'] = __import__('mmpretrain.models').models.ResNet"
     )
-    cfg = load(file)
+    cfg = load_config(file)
     assert cfg.model.backbone.type == 'mmpretrain.models.backbones.resnet.ResNet'
     cfg.dump(tmp_path / 'saved.py')
-    assert type(models.check_model(load(tmp_path / 'saved.py')).backbone) is ResNet
-    assert name_types({'a': [ResNet, 1], 'b': ('c', load)})['b'] == ('c', f'{__name__}.load')
+    assert type(models.check_model(load_config(tmp_path / 'saved.py')).backbone) is ResNet
+    assert name_types({'a': [ResNet, 1], 'b': ('c', tiny)})['b'] == ('c', f'{__name__}.tiny')
 
 
 # ------------------------------------------------------------------------------------- what is read
@@ -85,7 +80,7 @@ def test_a_config_with_classes_for_types(tmp_path: Path) -> None:
 )
 def test_overrides_without_effect_are_refused(key: str, use: str) -> None:
     with pytest.raises(UserError) as caught:
-        load('warn_mobilenetv2_cub', **{key: 99})
+        load_config('warn_mobilenetv2_cub', **{key: 99})
     assert key in str(caught.value) and use in str(caught.value)
 
 
@@ -120,10 +115,10 @@ def test_inherited_settings_of_another_head_are_left_out(
     )
     second = tmp_path / 'second.py'
     second.write_text(f"_base_ = '{first}'\nmodel = dict(head=dict(type='GAPHead', taps=1))\n")
-    cfg = load(second)
+    cfg = load_config(second)
     assert dict(cfg.model.head) == {'type': 'GAPHead', 'num_classes': 200, 'taps': 1}
     assert 'GAPHead does not take heads, mix, inherited' in capsys.readouterr().out
-    cfg = load(first, **{'model.head.type': 'Att2Head'})
+    cfg = load_config(first, **{'model.head.type': 'Att2Head'})
     assert dict(cfg.model.head) == {'type': 'Att2Head', 'num_classes': 200, 'taps': 3}
 
 
@@ -140,12 +135,12 @@ def test_own_settings_that_a_head_does_not_take_are_refused(
     tmp_path: Path, text: str, options: dict
 ) -> None:
     with pytest.raises(UserError, match=r"model\.head\.heads: GAPHead has no 'heads'.*_delete_"):
-        load(derived(tmp_path, text), **options)
+        load_config(derived(tmp_path, text), **options)
 
 
 def test_a_component_that_starts_anew(tmp_path: Path) -> None:
     text = "model = dict(head=dict(_delete_=True, type='GAPHead', num_classes=3, taps=1))"
-    assert dict(load(derived(tmp_path, text)).model.head) == {
+    assert dict(load_config(derived(tmp_path, text)).model.head) == {
         'type': 'GAPHead', 'num_classes': 3, 'taps': 1,
     }  # fmt: skip
 
@@ -162,7 +157,7 @@ def test_a_component_that_starts_anew(tmp_path: Path) -> None:
 def test_other_components_too(
     place: str, kind: str, lost: str, capsys: pytest.CaptureFixture
 ) -> None:
-    cfg = load('gap_mobilenetv2_cub', **{f'{place}.type': kind})
+    cfg = load_config('gap_mobilenetv2_cub', **{f'{place}.type': kind})
     for key in place.split('.'):
         cfg = cfg[key]
     assert lost not in cfg and cfg.type == kind
@@ -229,7 +224,7 @@ def test_wrappers_of_data_sets(tmp_path: Path, wrap: Callable[[dict], dict]) -> 
             folder.mkdir(parents=True)
             for i in range(2):
                 Image.new('RGB', (9, 9)).save(folder / f'{i}.png')
-    cfg = load('gap_mobilenetv2_cub')
+    cfg = load_config('gap_mobilenetv2_cub')
     cfg.test_dataloader.dataset = wrap(cfg.test_dataloader.dataset)
     leaves = innermost_datasets(cfg.test_dataloader.dataset)
     assert {leaf.type for leaf in leaves} == {'FineGrainedImages'}
@@ -247,13 +242,8 @@ def test_wrappers_of_data_sets(tmp_path: Path, wrap: Callable[[dict], dict]) -> 
 
 
 def tiny(**head: object) -> torch.nn.Module:
-    return MODELS.build(
-        dict(
-            type='FineGrainedClassifier',
-            backbone=dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
-            head=dict(type='GAPHead', num_classes=3, **head),
-        )
-    )  # fmt: skip
+    backbone = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
+    return classifier(dict(type='GAPHead', **head), backbone)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
@@ -286,13 +276,13 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 
 @pytest.mark.parametrize('length', [0, -1, 'two', 1.5])
 def test_a_training_without_a_step_is_refused(length: object) -> None:
-    cfg = load('gap_mobilenetv2_cub', **{'train_cfg.max_epochs': length})
+    cfg = load_config('gap_mobilenetv2_cub', **{'train_cfg.max_epochs': length})
     with pytest.raises(UserError, match=r'train_cfg.max_epochs'):
         launching.check_length(cfg)
 
 
 def test_images_that_a_backbone_does_not_take() -> None:
-    cfg = load(
+    cfg = load_config(
         'gap_cnn_digits',
         **{
             'model.backbone.model_name': 'vit_tiny_patch16_224',
@@ -352,15 +342,8 @@ def test_maps_with_the_channels_last() -> None:
 
 
 def test_both_streams_decay_alike() -> None:
-    model = MODELS.build(
-        dict(
-            type='FineGrainedClassifier',
-            backbone=dict(
-                type='VisionTransformer', arch='deit-tiny', img_size=32, out_type='featmap'
-            ),
-            head=dict(type='ARTHead', num_classes=3),
-        )
-    )
+    backbone = dict(type='VisionTransformer', arch='deit-tiny', img_size=32, out_type='featmap')
+    model = classifier(dict(type='ARTHead'), backbone)
     wrapper = build_optim_wrapper(
         model,
         dict(
@@ -407,6 +390,6 @@ def test_ctrl_c_while_all_is_imported(command: list[str], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize('name', shipped_configs())
 def test_every_config_can_be_read_from_a_checkpoint(name: str) -> None:
-    cfg = load(name)
+    cfg = load_config(name)
     saved = saved_config({'meta': {'cfg': cfg.pretty_text}}, name)
     assert saved.model.to_dict() == cfg.model.to_dict()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import CLASSES, image_folder
 from PIL import Image
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy
 from timm.models import save_for_hf
@@ -438,22 +439,10 @@ def test_launcher_puts_the_task_in_place(tmp_path: Path) -> None:
 
 # ----------------------------------------------------------------------------------- data folders
 
-CLASSES = ('crow', 'duck', 'eagle')
-
-
-def folder(root: Path, splits: dict[str, int], classes: tuple[str, ...] = CLASSES) -> Path:
-    for split, count in splits.items():
-        for label, name in enumerate(classes):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                image = Image.new('RGB', (40, 40), (80 * label, 10 * i, 100))
-                image.save(root / split / name / f'{i}.png')
-    return root
-
 
 class TestFolders:
     def test_train_and_test_do_not_mix(self, tmp_path: Path) -> None:
-        root, data = folder(tmp_path, {'train': 3, 'test': 2}), RunData()
+        root, data = image_folder(tmp_path, {'train': 3, 'test': 2}), RunData()
         hidden = root / 'train' / 'crow' / '.ipynb_checkpoints'
         hidden.mkdir()
         Image.new('RGB', (8, 8)).save(hidden / 'x.png')
@@ -470,12 +459,12 @@ class TestFolders:
             data.check_number(5)
 
     def test_val_comes_before_test(self, tmp_path: Path) -> None:
-        root = folder(tmp_path, {'train': 3, 'test': 2, 'val': 1})
+        root = image_folder(tmp_path, {'train': 3, 'test': 2, 'val': 1})
         assert len(RunData().create_dataset('', root=str(root), split='validation')) == 3
         assert len(RunData().create_dataset('', root=str(root), split='test')) == 6
 
     def test_pictures_are_upright(self, tmp_path: Path) -> None:
-        root = folder(tmp_path, {'train': 1, 'test': 1})
+        root = image_folder(tmp_path, {'train': 1, 'test': 1})
         turned = Image.new('RGB', (40, 20))
         exif = turned.getexif()
         exif[0x0112] = 6
@@ -483,14 +472,14 @@ class TestFolders:
         assert RunData().create_dataset('', root=str(root), split='train')[0][0].size == (20, 40)
 
     def test_the_labels_of_a_class_map(self, tmp_path: Path) -> None:
-        root, data = folder(tmp_path, {'train': 2, 'test': 1}), RunData()
+        root, data = image_folder(tmp_path, {'train': 2, 'test': 1}), RunData()
         (tmp_path / 'map.txt').write_text('eagle\ncrow\n')
         part = data.create_dataset('', root=str(root), split='train', class_map='map.txt')
         assert data.classes == ['eagle', 'crow'] and [part[i][1] for i in range(4)] == [1, 1, 0, 0]
 
     def test_other_data_are_timms_own(self, tmp_path: Path) -> None:
         """And a folder without splits is not validated on what it trains on."""
-        root, data = folder(tmp_path, {'birds': 2}) / 'birds', RunData()
+        root, data = image_folder(tmp_path, {'birds': 2}) / 'birds', RunData()
         assert len(data.create_dataset('', root=str(root), split='train')) == 6
         with pytest.raises(UserError, match=r"no folder for validation.*--val-split ''"):
             data.create_dataset('', root=str(root), split='validation')
@@ -557,14 +546,16 @@ def trained(
 
 class TestLauncher:
     def test_folders_names_and_resuming(self, trained: Callable, tmp_path: Path) -> None:
-        root = str(folder(tmp_path / 'a', {'train': 3, 'test': 2}))
+        root = str(image_folder(tmp_path / 'a', {'train': 3, 'test': 2}))
         assert trained('--data-dir', root) == '9 6'
         last = str(tmp_path / 'last.pth.tar')
         saved = read_checkpoint(last)
         assert saved.classes == list(CLASSES) and saved.arch == 'warn'
         assert saved.arguments == {'num_classes': 3, 'backbone': 'test_resnet'}
         assert trained('--data-dir', root, '--resume', last) == '9 6'
-        other = str(folder(tmp_path / 'b', {'train': 1, 'test': 1}, ('crow', 'dove', 'eagle')))
+        other = str(
+            image_folder(tmp_path / 'b', {'train': 1, 'test': 1}, ('crow', 'dove', 'eagle'))
+        )
         with pytest.raises(
             UserError, match=r"checkpoint .* class 1 is 'duck' of 3 in the one, 'dove'"
         ):

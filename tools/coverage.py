@@ -25,7 +25,7 @@ from fgplugins.analysis import coverage
 from fgplugins.analysis.coverage import CoveredBackbone
 from fgplugins.errors import UserError
 from fgplugins.methods import list_methods
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, need_room
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
 # Of each of MMPretrain's backbones: the settings with which it is small and gives its last maps,
 # and the size of its images if (64, 96) will not do.
@@ -209,7 +209,7 @@ def main() -> None:
     rows = []
     for zoo in args.zoo:
         if zoo == 'mmpretrain':
-            need_room('fgplugins.zoo_mmpretrain')
+            require_module('fgplugins.zoo_mmpretrain')
             from mmengine.registry import init_default_scope
 
             init_default_scope('mmpretrain')

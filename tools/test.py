@@ -16,9 +16,9 @@ import os
 from pathlib import Path
 
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, need_room
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
-need_room('fgplugins.zoo_mmpretrain')
+require_module('fgplugins.zoo_mmpretrain')
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults

@@ -14,9 +14,9 @@ import argparse
 import os
 from contextlib import nullcontext
 
-from fgplugins.utils.command_line import command_parser, main_guard, need_room
+from fgplugins.utils.command_line import command_parser, main_guard, require_module
 
-need_room('fgplugins.zoo_mmpretrain')
+require_module('fgplugins.zoo_mmpretrain')
 
 from mmengine.config import Config
 from torch import Tensor

@@ -1,1 +1,1 @@
-"""What the tools call: complexity and attention maps."""
+"""Counting and timing: operations, memory, seconds, and what runs on which backbone."""

@@ -1,4 +1,4 @@
-"""What reports and timings compare: a model of either zoo, in one of three forms.
+"""A model as it is, in the paper's order (``:paper``) or without its method (``:backbone``).
 
 ``NAME`` is a config, a timm model, or a checkpoint that names its model. The form follows a colon:
 ``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has average

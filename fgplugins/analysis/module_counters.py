@@ -1,4 +1,4 @@
-"""Operations as module counters like ptflops have them; CLAN's Table 5 is counted this way.
+"""Operations counted as ptflops counts them, which is how CLAN's Table 5 was made.
 
 They count layers: convolutions and linear layers with their biases, two operations for each value
 that is batch-normalised, one for each value that goes through a ReLU, into a pooling or out of a

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from fgplugins.data.classes import same_form
-from fgplugins.data.images import shown, walk
+from fgplugins.data.images import printable, walk
 from fgplugins.data.splits import Split
 from fgplugins.errors import UserError
 
@@ -37,7 +37,7 @@ def read_class_folders(root: Path, split: str) -> Split | None:
         return None
     of_class, empty, others = _scan(train)
     if empty:
-        raise UserError(f'class folder {shown(train / empty[0])} has no images')
+        raise UserError(f'class folder {printable(train / empty[0])} has no images')
     if not of_class:
         return None
     classes = sorted(of_class)
@@ -45,14 +45,14 @@ def read_class_folders(root: Path, split: str) -> Split | None:
     twin = next((name for name, n in Counter(map(same_form, classes)).items() if n > 1), None)
     if twin:
         raise UserError(
-            f'{shown(train)} has two folders {twin!r}, which differ in their bytes only'
+            f'{printable(train)} has two folders {twin!r}, which differ in their bytes only'
         )
     if split != 'train':
         folder = split_folder(root, TEST_FOLDERS, notes) if split == 'test' else None
         folder = folder or split_folder(root, VAL_FOLDERS, notes)
         if folder is None:
             wanted = 'test/ or val/' if split == 'test' else 'val/'
-            raise UserError(f'{shown(root)} has {train.name}/ but no {wanted} beside it')
+            raise UserError(f'{printable(root)} has {train.name}/ but no {wanted} beside it')
         of_class, empty, others = _scan(folder)
         outer = {str(parent) for name in order for parent in Path(name).parents}
         for name in sorted({*of_class, *empty}):
@@ -107,15 +107,15 @@ def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
     if '.' in classes:
         loose = classes['.']
         raise UserError(
-            f'images in {folder.name}/ itself: {len(loose)}, as {shown(loose[0])}: put every image '
-            f'into the folder of its class, as {folder.name}/crow/'
+            f'images in {folder.name}/ itself: {len(loose)}, as {printable(loose[0])}: put every '
+            f'image into the folder of its class, as {folder.name}/crow/'
         )
     for name in classes:
         for outer in map(str, Path(name).parents):
             if outer in classes:
                 raise UserError(
-                    f'{shown(folder / outer)} holds images itself and in {shown(name)}/: if they '
-                    'are one class, put all into one folder; if not, each class into its own'
+                    f'{printable(folder / outer)} holds images itself and in {printable(name)}/: if '
+                    'they are one class, put all into one folder; if not, each class into its own'
                 )
     empty = [name for name in empty if not any(str(p) in classes for p in Path(name).parents)]
     return classes, [name for name in empty if name != '.'], others
@@ -125,11 +125,11 @@ def _note_others(others: list[str], notes: list[str]) -> None:
     """Say which files are skipped, except those that often lie beside images."""
     odd = [name for name in others if Path(name).suffix.lower() not in COMPANIONS]
     if odd:
-        notes.append(f'skipped, for they are no images: {len(odd)} files, as {shown(odd[0])}')
+        notes.append(f'skipped, for they are no images: {len(odd)} files, as {printable(odd[0])}')
 
 
 def _unknown_class(name: str, folder: Path, train: Path, classes: list[str]) -> str:
-    text = f'class {name!r} in {shown(folder)} is not in {shown(train)}'
+    text = f'class {name!r} in {printable(folder)} is not in {printable(train)}'
     folded = same_form(name).casefold()
     alike = [known for known in classes if same_form(known).casefold() == folded]
     return text + (f': {alike[0]!r} there differs only in upper and lower case' if alike else '')

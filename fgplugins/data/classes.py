@@ -1,4 +1,4 @@
-"""Names of classes where two lists of them meet, as a checkpoint's and a data set's."""
+"""Two lists of class names compared, as a checkpoint's and a data set's."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ IMAGE_SUFFIXES = frozenset(
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     """A name for a message: as it is, but on one line and printable."""
     odd = r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]'
     return re.sub(odd, lambda match: repr(match[0])[1:-1], str(name))
@@ -161,7 +161,9 @@ def walk(root: str | os.PathLike) -> Iterator[Folder]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise UserError(f'folder {shown(folder)} cannot be read: {error.strerror}') from None
+            raise UserError(
+                f'folder {printable(folder)} cannot be read: {error.strerror}'
+            ) from None
         for entry in entries:
             if is_clutter(entry.name):
                 continue
@@ -172,8 +174,10 @@ def walk(root: str | os.PathLike) -> Iterator[Folder]:
             elif entry.is_file():
                 (found.images if _is_picture(entry.name) else found.others).append(entry.name)
             elif entry.is_symlink():
-                target = shown(Path(entry.path).readlink())
-                raise UserError(f'{shown(entry.path)} is a link to {target}, which is not there')
+                target = printable(Path(entry.path).readlink())
+                raise UserError(
+                    f'{printable(entry.path)} is a link to {target}, which is not there'
+                )
             else:
                 found.others.append(entry.name)
         yield found
@@ -191,12 +195,12 @@ def check_decodable(paths: Iterable[str | os.PathLike]) -> None:
     heif = [path for path in wrong if Path(path).suffix.lower() in HEIF_SUFFIXES]
     if heif:
         raise UserError(
-            f'images in HEIC: {len(heif)}, as {shown(heif[0])}: pip install pillow-heif, or '
+            f'images in HEIC: {len(heif)}, as {printable(heif[0])}: pip install pillow-heif, or '
             'convert them to JPEG'
         )
     if wrong:
         raise UserError(
-            f'images that cannot be decoded: {len(wrong)}, as {shown(wrong[0])}: convert '
+            f'images that cannot be decoded: {len(wrong)}, as {printable(wrong[0])}: convert '
             f'{Path(wrong[0]).suffix} to PNG or JPEG'
         )
 
@@ -284,11 +288,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f'{str(error).split(",")[0].lower()}: make it smaller'
     text = getattr(error, 'strerror', None) or str(error).strip().split('\n')[0]
-    return shown(text or type(error).__name__)
+    return printable(text or type(error).__name__)
 
 
 def _refusal(name: object, reason: str) -> str:
-    return f'image {shown(name)} cannot be read: {reason}; replace or remove it'
+    return f'image {printable(name)} cannot be read: {reason}; replace or remove it'
 
 
 def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
@@ -393,7 +397,7 @@ def check_readable(*data: Any, progress: Callable[[int, int], None] | None = Non
     if len(wrong) == 1:
         raise UserError(_refusal(*wrong[0]))
     if wrong:
-        first = '; '.join(f'{shown(path)}: {reason}' for path, reason in wrong[:5])
+        first = '; '.join(f'{printable(path)}: {reason}' for path, reason in wrong[:5])
         more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
         raise UserError(
             f'{len(wrong)} of {len(paths)} images cannot be read (replace or remove them): '

@@ -24,7 +24,7 @@ import numpy as np
 
 from fgplugins.data.class_folders import TRAIN_FOLDERS, read_class_folders, split_folder
 from fgplugins.data.classes import in_order_of
-from fgplugins.data.images import check_decodable, is_clutter, is_image, shown
+from fgplugins.data.images import check_decodable, is_clutter, is_image, printable
 from fgplugins.data.published import (
     read_aircraft,
     read_caltech256,
@@ -122,8 +122,8 @@ def _count_notes(found: Split, split: str) -> list[str]:
     spread = f'{least} each' if least == most else f'{least} to {most} each'
     notes = [f'{split}: {sum(counts)} images of {len(counts)} {classes}, {spread}']
     if len(counts) == 1:
-        notes.append(f'{shown(found.classes[0])} is the only class')
-    bare = [shown(name) for name, n in zip(found.classes, counts, strict=True) if not n]
+        notes.append(f'{printable(found.classes[0])} is the only class')
+    bare = [printable(name) for name, n in zip(found.classes, counts, strict=True) if not n]
     if bare:
         more = f' and {len(bare) - 3} more classes' if len(bare) > 3 else ''
         notes.append(f'no {split} images of {", ".join(bare[:3])}{more}')
@@ -135,8 +135,8 @@ def _what_is_there(root: Path) -> str:
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not is_clutter(f.name))
     inner = next((f for f in folders if split_folder(f, TRAIN_FOLDERS, [])), None)
     if inner:
-        return f'has no train/, but {shown(inner.name)}/ in it does: pass {shown(inner)}'
-    full = [shown(f.name) for f in folders if any(map(is_image, f.iterdir()))]
+        return f'has no train/, but {printable(inner.name)}/ in it does: pass {printable(inner)}'
+    full = [printable(f.name) for f in folders if any(map(is_image, f.iterdir()))]
     should = 'it should hold train/<class>/*.jpg and test/<class>/*.jpg'
     if full:
         names = ', '.join(full[:3]) + (', ...' if len(full) > 3 else '')
@@ -145,5 +145,5 @@ def _what_is_there(root: Path) -> str:
     images = sum(map(is_image, root.iterdir()))
     if images:
         return f'holds {images} images but no class folders: {should}'
-    inside = ', '.join(shown(name) for name in sorted(f.name for f in root.iterdir())[:5])
+    inside = ', '.join(printable(name) for name in sorted(f.name for f in root.iterdir())[:5])
     return f'holds {inside or "nothing"}; it should hold {LAYOUTS}'

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fgplugins.data.images import shown, walk
+from fgplugins.data.images import printable, walk
 from fgplugins.data.splits import Split, shuffled
 from fgplugins.data.text_files import read_lines
 from fgplugins.errors import UserError
@@ -58,7 +58,7 @@ def read_cub(root: Path, split: str) -> Split | None:
     images = [str(root / 'images' / paths[key]) for key in chosen]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
-        raise UserError(f'{root / "images.txt"} names {shown(missing)}, which is not there')
+        raise UserError(f'{root / "images.txt"} names {printable(missing)}, which is not there')
     left = [key for key in paths if flags.get(key) not in ('0', '1') or key not in labels]
     notes = [f'images without label or split: {len(left)}, as number {left[0]}'] if left else []
     return Split(
@@ -149,7 +149,7 @@ def read_aircraft(root: Path, split: str) -> Split | None:
     images = [str(folder / 'images' / f'{name}.jpg') for name, _ in rows]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
-        raise UserError(f'{folder / lists[split]} names {shown(missing)}, which is not there')
+        raise UserError(f'{folder / lists[split]} names {printable(missing)}, which is not there')
     return Split(classes, images, [order[variant] for _, variant in rows])
 
 

@@ -6,7 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
-from fgplugins.data.images import shown
+from fgplugins.data.images import printable
 from fgplugins.errors import UserError
 
 __all__ = ['read_lines', 'read_text']
@@ -30,7 +30,7 @@ def read_text(path: str | Path) -> str:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f'{shown(path)} cannot be read: {error.strerror}') from None
+        raise UserError(f'{printable(path)} cannot be read: {error.strerror}') from None
     high = re.findall(rb'[\x80-\xff]+', content)
     in_pairs = sum(len(run) for run in high if len(run) > 1) > sum(map(len, high)) / 2
     encodings = [encoding for mark, encoding in MARKS if content.startswith(mark)]

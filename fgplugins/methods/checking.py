@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fgplugins.methods.base import Method, Regularizer
-from fgplugins.methods.returns import (
+from fgplugins.methods.registration_check import (
     CLASSES,
     BrokenContract,
     attention_of,
@@ -28,10 +28,9 @@ from fgplugins.methods.returns import (
     owner_of,
     random_maps,
     random_target,
-    withdraw,
 )
 
-__all__ = ['BrokenContract', 'check_method', 'check_returns', 'withdraw']
+__all__ = ['BrokenContract', 'check_method', 'check_returns']
 
 
 def _batches() -> Iterator[tuple[bool, int, str]]:

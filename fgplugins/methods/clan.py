@@ -1,4 +1,4 @@
-"""CLAN: mid-level maps see the whole image through the top one, which sees parts through them.
+"""CLAN: mid-level maps and the top map refine each other by attention.
 
 Huang, Wang and Yang, *Cross-layer Attention Network for Fine-grained Visual Categorization*, CVPR
 2020 workshops. L^1 ... L^(N-1) are mid-level maps, L^N is the top one, up() brings it to the

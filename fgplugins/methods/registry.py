@@ -18,6 +18,7 @@ __all__ = [
     'load_entry_points',
     'on_register',
     'register_method',
+    'unregister',
 ]
 
 
@@ -89,6 +90,11 @@ def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
         return cls
 
     return decorate
+
+
+def unregister(name: str) -> None:
+    """Take back a registration that turned out wrong."""
+    METHODS._obj_map.pop(name, None)
 
 
 def on_register(listener: Callable[[str, type[Method]], None]) -> None:

@@ -1,1 +1,1 @@
-"""What the rooms above share: looking at a model, drawing, what is shipped with the package."""
+"""What both zoos share: finding out what a network can do, drawing, command lines."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fgplugins.errors import UserError, one_line
 
-__all__ = ['check_outputs', 'command_parser', 'main_guard', 'need_room']
+__all__ = ['check_outputs', 'command_parser', 'main_guard', 'require_module']
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
             raise UserError(f'--{option} {path}: no permission to write {target}')
 
 
-def need_room(name: str) -> None:
+def require_module(name: str) -> None:
     """End a command line, with one line, if a part of the package cannot be imported.
 
     Args:

@@ -1,4 +1,4 @@
-"""Any name in a picture: nothing is read as a formula, a letter without a font is its number."""
+"""Writing any name in a picture: its letters find a font, and nothing is read as a formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at a model as it runs in testing, without a trace."""
+"""A model in eval mode for a while, and afterwards exactly as it was."""
 
 from __future__ import annotations
 

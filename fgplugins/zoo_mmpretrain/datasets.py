@@ -8,7 +8,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from fgplugins.data.classes import in_order_of
-from fgplugins.data.clutter import cluttered_digits
+from fgplugins.data.cluttered_digits import cluttered_digits
 from fgplugins.data.layouts import read_split
 from fgplugins.data.text_files import read_lines
 from fgplugins.zoo_mmpretrain.registry import DATASETS, register
@@ -76,7 +76,7 @@ class FineGrainedImages(BaseDataset):
 
 
 class ClutteredDigits(BaseDataset):
-    """Cluttered translated digits, made on the spot: see `fgplugins.data.clutter`.
+    """Cluttered translated digits, made on the spot: see `fgplugins.data.cluttered_digits`.
 
     Args:
         split: 'train' | 'test'.

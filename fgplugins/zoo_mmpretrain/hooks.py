@@ -1,4 +1,4 @@
-"""Hooks of a training: repeatable randomness, schedules, finite gradients, a folder that moves."""
+"""Hooks of a training: seeds, ART's schedule, a stop at infinite gradients, folders that moved."""
 
 from __future__ import annotations
 

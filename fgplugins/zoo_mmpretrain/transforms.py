@@ -7,7 +7,7 @@ from mmcv.image import bgr2gray
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 
-from fgplugins.data.images import decode_image, shown
+from fgplugins.data.images import decode_image, printable
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.registry import TRANSFORMS, register
 
@@ -47,9 +47,9 @@ class LoadImage(LoadImageFromFile):
                 return None
             if isinstance(error, UserError):
                 raise
-            reason = shown(str(error).strip().split('\n')[0] or type(error).__name__)
+            reason = printable(str(error).strip().split('\n')[0] or type(error).__name__)
             raise UserError(
-                f'image {shown(results["img_path"])} cannot be read: {reason}; replace or remove it'
+                f'image {printable(results["img_path"])} cannot be read: {reason}; replace or remove it'
             ) from None
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

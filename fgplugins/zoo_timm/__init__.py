@@ -1,4 +1,4 @@
-"""The timm side: methods as timm models and as a training task. The only room that knows timm."""
+"""The timm side: methods as timm models and as a training task."""
 
 from fgplugins.zoo_timm import fg_models
 from fgplugins.zoo_timm.composed import ComposedModel

@@ -1,4 +1,4 @@
-"""What ``timm.create_model`` is given for a composed model: whose it is, and whether it can be."""
+"""Arguments of ``timm.create_model``: which are a method's, which a backbone's, which wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of timm's training script or of ``deploy`` says besides the weights."""
+"""Checkpoints of timm's script and of ``deploy``: weights, name, arguments, classes, as data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgplugins.zoo_timm.weights import first_difference
 __all__ = [
     'SavedModel',
     'build_arguments',
-    'check_method',
+    'check_same_method',
     'check_weights',
     'data_config',
     'read_checkpoint',
@@ -165,7 +165,7 @@ def _is_size(value: object) -> bool:
     return all(type(side) is int and side > 0 for side in sides)
 
 
-def check_method(saved: SavedModel, name: str) -> None:
+def check_same_method(saved: SavedModel, name: str) -> None:
     """Refuse a checkpoint that says that it is of another method than a timm model.
 
     Raises:

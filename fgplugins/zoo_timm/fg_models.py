@@ -1,4 +1,4 @@
-"""The names: one generic timm model per method, and presets for the papers' networks.
+"""Registers the timm models: a generic one for each method, and presets of the papers.
 
     timm.create_model('warn', backbone='convnext_tiny', num_classes=200, pretrained=True)
     timm.create_model('warn_wrn28_10', num_classes=100)
@@ -23,7 +23,6 @@ from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 import fgplugins.networks  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.methods import Method, get_method, on_register
-from fgplugins.methods.checking import withdraw
 from fgplugins.zoo_timm.arguments import (
     check_backbone,
     check_numbers,
@@ -198,7 +197,7 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
 
 def _register_generic(name: str, cls: type[Method]) -> None:
     if timm.is_model(name):
-        withdraw(name)
+        unregister(name)
         owner = timm.model_entrypoint(name).__module__
         raise ValueError(
             f'method {name!r} of {cls.__module__}: timm already has a model named {name!r}, from '

@@ -43,7 +43,7 @@ def load_timm(
         saved = checkpoints.read_checkpoint(checkpoint)
     try:
         if not any_method:
-            checkpoints.check_method(saved, name)
+            checkpoints.check_same_method(saved, name)
         arguments, size = checkpoints.build_arguments(name, saved, kwargs)
         model = timm.create_model(name, **arguments).eval()
         if checkpoint:

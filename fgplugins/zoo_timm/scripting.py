@@ -1,4 +1,4 @@
-"""Composed models for ``torch.jit.script``, which takes no more than a part of Python: traced."""
+"""Composed models for ``torch.jit.script``: traced, since that takes a part of Python only."""
 
 from __future__ import annotations
 

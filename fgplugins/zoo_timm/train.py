@@ -27,7 +27,7 @@ from torch import nn
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
 from fgplugins.utils.command_line import main_guard
-from fgplugins.zoo_timm.checkpoints import check_method, check_weights, read_checkpoint
+from fgplugins.zoo_timm.checkpoints import check_same_method, check_weights, read_checkpoint
 from fgplugins.zoo_timm.composed import ComposedModel
 from fgplugins.zoo_timm.data import RunData
 from fgplugins.zoo_timm.task import classification_task
@@ -54,7 +54,7 @@ def _resume(
     saved = read_checkpoint(path)
     model = unwrap_model(task.get_eval_model())
     if isinstance(model, ComposedModel):
-        check_method(saved, model.method_name)
+        check_same_method(saved, model.method_name)
     if saved.classes and data.classes:
         check_same_classes(saved.classes, data.classes, f'checkpoint {path!r}', data.root)
     check_weights(model, saved)

@@ -1,4 +1,4 @@
-"""Weights in files: loaded into a backbone, and compared with a model."""
+"""A backbone built with the weights of a file, and whether a file's weights fit a model."""
 
 from __future__ import annotations
 

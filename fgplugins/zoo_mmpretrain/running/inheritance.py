@@ -1,4 +1,4 @@
-"""Settings that a component inherits from one of another type: found, and left out.
+"""Settings that a component inherits from one of another type and does not take: left out.
 
 A config inherits from others, and ``--cfg-options`` override it. mmengine merges all of it key by
 key, so that a component of another type keeps the settings of the one it replaces.

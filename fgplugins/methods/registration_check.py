@@ -1,4 +1,4 @@
-"""What a method returns, looked at once when it is registered, at the cost of milliseconds.
+"""A quick look at what a method returns, when it is registered.
 
 The whole contract is `fgplugins.methods.checking`'s.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fgplugins.methods.base import Method
-from fgplugins.methods.registry import METHODS, on_register
+from fgplugins.methods.registry import on_register, unregister
 
 __all__ = [
     'CLASSES',
@@ -28,7 +28,6 @@ __all__ = [
     'owner_of',
     'random_maps',
     'random_target',
-    'withdraw',
 ]
 
 CLASSES = 5
@@ -182,11 +181,6 @@ def check_returns(cls: type[Method], **hyperparameters: object) -> None:
             raise BrokenContract(f'{owner_of(cls)}: {error}') from error.__cause__
 
 
-def withdraw(name: str) -> None:
-    """Take back a registration that turned out wrong."""
-    METHODS._obj_map.pop(name, None)
-
-
 def _check_when_registered(name: str, cls: type[Method]) -> None:
     """`check_returns` for a method that is being registered; a broken one is not left registered.
 
@@ -198,7 +192,7 @@ def _check_when_registered(name: str, cls: type[Method]) -> None:
     try:
         check_returns(cls)
     except BrokenContract as error:
-        withdraw(name)
+        unregister(name)
         raise BrokenContract(f'method {name!r} of {error}') from error.__cause__
 
 
