@@ -114,8 +114,9 @@ def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
         for outer in map(str, Path(name).parents):
             if outer in classes:
                 raise UserError(
-                    f'{printable(folder / outer)} holds images itself and in {printable(name)}/: if '
-                    'they are one class, put all into one folder; if not, each class into its own'
+                    f'{printable(folder / outer)} holds images itself and in {printable(name)}/: '
+                    'if they are one class, put all into one folder; if not, each class into its '
+                    'own'
                 )
     empty = [name for name in empty if not any(str(p) in classes for p in Path(name).parents)]
     return classes, [name for name in empty if name != '.'], others

@@ -31,8 +31,8 @@ __all__ = [
     'find_unreadable',
     'is_clutter',
     'is_image',
+    'printable',
     'read_image',
-    'shown',
     'walk',
 ]
 

@@ -49,7 +49,8 @@ class LoadImage(LoadImageFromFile):
                 raise
             reason = printable(str(error).strip().split('\n')[0] or type(error).__name__)
             raise UserError(
-                f'image {printable(results["img_path"])} cannot be read: {reason}; replace or remove it'
+                f'image {printable(results["img_path"])} cannot be read: {reason}; replace or '
+                'remove it'
             ) from None
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

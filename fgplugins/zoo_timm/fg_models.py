@@ -23,6 +23,7 @@ from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 import fgplugins.networks  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.methods import Method, get_method, on_register
+from fgplugins.methods.registry import unregister
 from fgplugins.zoo_timm.arguments import (
     check_backbone,
     check_numbers,
