@@ -20,7 +20,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fgplugins.data.images import check_readable, shown
+from fgplugins.data.images import check_readable, printable
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain import FineGrainedImages, LoadImage
 
@@ -95,7 +95,7 @@ def run(folder: Path, seed: int) -> None:
         assert len(line.splitlines()) == 1 and 'BytesIO' not in line, line
         assert expected.refused, (line, expected.mess)
         for name in expected.refused:
-            assert shown(name) in line, (name, line, expected.mess)
+            assert printable(name) in line, (name, line, expected.mess)
         return
     assert not expected.refused, f'nothing said of {expected.refused}: {expected.mess}'
     for split, found in (('train', train), ('test', test)):
