@@ -348,6 +348,10 @@ def test_defaults() -> None:
     widths = [m.W_k.out_channels for m in model.refinement.context]
     assert widths == [2, 3]  # half of each level's
     assert CLAN([1, 5], 3).refinement.context[0].W_k.out_channels == 1
+    alone = CrossLayerRefinement(CHANNELS).double()  # as a neck
+    alone.load_state_dict(model.refinement.state_dict())
+    for ours, theirs in zip(alone(features), model.refinement(features), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize('relation', ['dot', 'embedded_gaussian', 'gaussian'])

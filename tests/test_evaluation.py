@@ -242,7 +242,7 @@ def test_terms_are_means_over_images(method: str) -> None:
     for batch in batches:
         data = model.data_preprocessor(default_collate(batch))
         for name, value in model.loss(data['inputs'], data['data_samples']).items():
-            expected[name] = expected.get(name, 0) + float(value) * len(batch) / 5
+            expected[name] = expected.get(name, 0) + value.item() * len(batch) / 5
     assert expected and {k: v for k, v in found.items() if k != 'loss'} == pytest.approx(expected)
     assert found['loss'] == pytest.approx(sum(expected.values()))
 

@@ -389,7 +389,8 @@ class TestShowAttention:
                     assert done.returncode == 2
                     assert '--views: Shower trains on no views of the image' in done.stderr
             assert done.returncode == 0, done.stderr
-            assert Image.open(tmp_path / 'v.png').width == 4 * 144
+            with Image.open(tmp_path / 'v.png') as picture:
+                assert picture.width == 4 * 144
             Showing.show = lambda self, images, features: [images]
             with pytest.raises(TypeError, match='show gives a list'):
                 fgplugins.check_method(Shower)

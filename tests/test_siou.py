@@ -418,17 +418,16 @@ def test_settings_reach_the_terms() -> None:
     assert float(terms['ce']) == pytest.approx(F.cross_entropy(method(features), target).item())
 
 
-@pytest.mark.parametrize('off', itertools.product((0.0, 1.0), repeat=3))
-def test_a_weight_of_nothing_leaves_its_term_out(off: tuple[float, ...]) -> None:
+@pytest.mark.parametrize('weights', list(itertools.product((0.0, 1.0), repeat=3)), ids=str)
+def test_a_weight_of_nothing_leaves_its_term_out(weights: tuple[float, ...]) -> None:
     names = ('inner_weight', 'last_weight', 'consistency_weight')
-    net, method, images, target = small(**dict(zip(names, off, strict=True)))
+    net, method, images, target = small(**dict(zip(names, weights, strict=True)))
     features = net(images)
-    reads_inner = off[0] or off[2]
-    if not reads_inner:  # and then nothing is asked of the inner map
+    if not (weights[0] or weights[2]):  # and then nothing is asked of the inner map
         features = [features[0].detach(), features[1]]
     terms = method.loss(features, target)
     keys = ('siou_inner', 'siou_last', 'consistency')
-    assert set(terms) == {'ce', *(k for k, weight in zip(keys, off, strict=True) if weight)}
+    assert set(terms) == {'ce', *(k for k, weight in zip(keys, weights, strict=True) if weight)}
 
 
 def test_a_map_of_one_position_and_small_attention_are_not_lost() -> None:

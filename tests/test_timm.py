@@ -47,6 +47,15 @@ BACKBONES = [
     'mobilenetv4_conv_small_035',
 ]
 
+# the same kinds of layers, fewer of them
+SMALLER = {
+    'densenet121': {'block_config': (2, 2, 2, 2)},
+    'swin_tiny_patch4_window7_224': {
+        'embed_dim': 24, 'depths': (1, 1, 2, 1), 'num_heads': (1, 2, 2, 4), 'img_size': 112,
+    },
+    'vit_tiny_patch16_224': {'depth': 4, 'img_size': 64},
+}  # fmt: skip
+
 # these hand over normalised or permuted copies of what they continue from
 OFF_THE_GRADIENT_PATH = {'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224'}
 
@@ -173,8 +182,8 @@ def test_any_backbone(method: str, backbone: str) -> None:
         with pytest.raises(ValueError, match=f'{method} on {backbone}: .* copy.*: take a backbone'):
             timm.create_model(method, backbone=backbone)
         return
-    model = timm.create_model(method, backbone=backbone, num_classes=5)
-    C, H, W = model.pretrained_cfg['input_size']
+    model = timm.create_model(method, backbone=backbone, num_classes=5, **SMALLER.get(backbone, {}))
+    C, (H, W) = model.in_chans, model.input_size
     if not model.pretrained_cfg.get('fixed_input_size'):
         H, W = min(H, 64), min(W, 96)
     x, target = torch.randn(2, C, H, W), torch.tensor([0, 4])
