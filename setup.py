@@ -61,7 +61,16 @@ setup(
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
         'demo': ['matplotlib'],
-        'test': [*MAINTAINED, 'matplotlib', 'onnx', 'onnxruntime', 'onnxscript', 'pytest', 'ruff'],
+        'test': [
+            *MAINTAINED,
+            'matplotlib',
+            'onnx',
+            'onnxruntime',
+            'onnxscript',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+        ],
     },
     cmdclass={'build_py': BuildWithMim},
     classifiers=[

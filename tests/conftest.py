@@ -21,6 +21,15 @@ torch.set_num_threads(1)
 os.environ['OMP_NUM_THREADS'] = '1'  # of the processes that tests start
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite, a file in one of them; none beside for a few files."""
+    if all(Path(argument).is_dir() for argument in config.args):
+        config.option.dist = 'loadfile'
+        return 2
+    return 0
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -44,7 +44,8 @@ def test_models_by_name() -> None:
 @pytest.mark.parametrize('shape', [(50, 60), (50, 60, 3)])
 def test_the_zoos_inferencer(shape: tuple[int, ...]) -> None:
     """It reads images itself, in colour."""
-    inferencer = mmpretrain.ImageClassificationInferencer('warn_cnn_digits')
+    with pytest.warns(UserWarning, match='Unable to find pre-defined checkpoint'):
+        inferencer = mmpretrain.ImageClassificationInferencer('warn_cnn_digits')
     image = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     (result,) = inferencer(image)
     assert result['pred_class'] == str(result['pred_label'])

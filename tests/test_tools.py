@@ -23,10 +23,10 @@ import fgplugins  # noqa: F401  (registers the timm models)
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
-    'train_dataloader.dataset.num_images=256',
+    'train_dataloader.dataset.num_images=128',
     'val_dataloader.dataset.num_images=100',
     'test_dataloader.dataset.num_images=100',
-    'train_dataloader.batch_size=64',
+    'train_dataloader.batch_size=32',
     'train_cfg.max_epochs=2',
 ]
 
@@ -109,7 +109,7 @@ class TestTraining:
             PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        assert '[2/2]' in done.stdout  # 256 images in batches of 64 on two processes
+        assert '[2/2]' in done.stdout  # 128 images in batches of 32 on two processes
         assert done.stdout.count('top-1 on the test data') == 1
         assert (trained[0] / 'two/epoch_2.pth').is_file()
 
@@ -141,7 +141,7 @@ def test_pretrained_weights_are_loaded_or_refused(
     plain.load_state_dict(inner, strict=False)
     torch.save(plain.state_dict(), tmp_path / 'plain.pth')
     for source in (good, str(tmp_path / 'plain.pth')):
-        done = tool('train', config('gap_cnn_digits'), '--pretrained', source, *still, cwd=tmp_path)
+        done = run_tool('train', config('gap_cnn_digits'), '--pretrained', source, *still)
         assert done.returncode == 0, done.stderr
         started = weights(tmp_path / 'work_dirs/gap_cnn_digits/epoch_1.pth')
         for name in (f'{prefix}stages.0.0.weight', f'{prefix}stages.3.2.weight'):
@@ -157,7 +157,8 @@ class TestOwnFolder:
     FEW = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.backbone.depth=18')
 
     @pytest.fixture(scope='class')
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         root = tmp_path_factory.mktemp('birds')
         rng = np.random.default_rng(0)
         for split, count in (('train', 4), ('val', 2)):
@@ -541,7 +542,7 @@ class TestTesting:
             (voc / 'ImageSets' / 'Main' / f'{split}.txt').write_text('\n'.join(labels) + '\n')
         narrow = [f'{k}={v}' for k, v in self.NARROW.items() if 'num_classes' not in k]
         few = ('--data-root', 'voc', '--cfg-options', 'train_dataloader.batch_size=3', *narrow)
-        done = tool('train', 'siou_r18_voc2012', *few, 'train_cfg.max_epochs=1', cwd=tmp_path)
+        done = run_tool('train', 'siou_r18_voc2012', *few, 'train_cfg.max_epochs=1')
         assert done.returncode == 0, done.stderr[-2000:]
         assert 'multi-label/mAP on the test data after the last epoch (1): ' in done.stdout
         assert 'left out; the other 3 of 20 classes count' in done.stdout
