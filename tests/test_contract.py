@@ -259,7 +259,13 @@ def test_missing_contract_members_are_reported_when_registering() -> None:
 
     with pytest.raises(TypeError, match=r'must take \(in_channels, num_classes'):
         register_method('odd')(Odd)
-    assert 'half' not in METHODS and 'odd' not in METHODS
+
+    class Deaf(Copy):
+        questions = ('query',)
+
+    with pytest.raises(TypeError, match=r'Deaf.attention does not take query, which its questions'):
+        register_method('deaf')(Deaf)
+    assert not {'half', 'odd', 'deaf'} & set(list_methods())
 
 
 @pytest.mark.parametrize('side', ['timm', 'mmpretrain'])
@@ -318,3 +324,28 @@ def conditions(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.match_case):
         return [node.pattern]
     return list(getattr(node, 'ifs', []))
+
+
+def test_showing_is_by_the_contract_alone() -> None:
+    """Maps with gradients where scores are differentiated, whatever is frozen; none elsewhere."""
+    for name in list_methods():
+        method = get_method(name)([4, 6, 8][-get_method(name).default_taps :], 3).eval()
+        layers = torch.nn.ModuleList(
+            torch.nn.Conv2d(c, d, 3, 2, 1) for c, d in ((3, 4), (4, 6), (6, 8))
+        ).requires_grad_(False)
+        graph = []
+
+        def network(x: Tensor, layers: torch.nn.ModuleList = layers, graph: list = graph) -> list:
+            maps = []
+            for layer in layers:
+                maps.append(layer(maps[-1] if maps else x))
+            graph.append(maps[-1].requires_grad)
+            return maps[-method.taps :]  # noqa: B023
+
+        images = torch.randn(2, 3, 16, 24)
+        with torch.inference_mode():
+            scores, masks = method.show(network, images)
+        assert graph == [method.needs_gradient_path], name
+        torch.testing.assert_close(scores, method(network(images)).detach())
+        assert len(masks) == method.taps and not any(m.requires_grad for m in masks)
+        assert not scores.requires_grad and not images.requires_grad

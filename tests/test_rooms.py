@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import subprocess
 import sys
 import tokenize
 from pathlib import Path
@@ -121,13 +120,3 @@ def test_no_file_is_too_long(file: Path) -> None:
     name = name_of(file)
     limit = next(most for start, most in LENGTHS.items() if name.startswith(start))
     assert code_lines(file) <= limit, f'{name}: a second idea is in it'
-
-
-def test_the_package_imports_no_mmpretrain() -> None:
-    code = (
-        'import sys, fgplugins\n'
-        'found = [m for m in ("mmpretrain", "mmengine", "mmcv") if m in sys.modules]\n'
-        'sys.exit(", ".join(found) or 0)'
-    )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr

@@ -66,6 +66,13 @@ def _check_contract(name: str, cls: type) -> None:
             f'method {name!r}: {owner}.__init__ must take (in_channels, num_classes, ...) first, '
             f'it takes ({", ".join(arguments)})'
         )
+    taken = inspect.signature(cls.attention).parameters
+    unheard = [question for question in cls.questions if question not in taken]
+    if unheard:
+        raise TypeError(
+            f'method {name!r}: {owner}.attention does not take {", ".join(unheard)}, which its '
+            'questions name'
+        )
 
 
 def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
