@@ -403,6 +403,7 @@ def test_two_models_beside_each_other(get_flops: Callable, tmp_path: Path) -> No
     assert code == 0 and 'warn:paper' in text
 
 
+@pytest.mark.usefixtures('room')
 def test_a_checkpoint_says_what_it_is_of(get_flops: Callable, tmp_path: Path) -> None:
     import argparse
 

@@ -669,6 +669,7 @@ class TestTools:
         done = run_tool('get_flops', *given)
         assert done.returncode == 0 and f'gap, input {shape}\n' in done.stdout, done.stderr
 
+    @pytest.mark.usefixtures('room')
     def test_the_side_of_images(self, run_tool: Callable) -> None:
         both = ('--versus', 'test_vit', '--img-size', '64')
         done = run_tool('get_flops', 'gap', *both, '--model-kwargs', 'backbone=test_resnet')

@@ -154,7 +154,12 @@ def test_pretrained_weights_are_loaded_or_refused(
 class TestOwnFolder:
     """A folder of look-alike images, one folder a class, and nothing but --data-root."""
 
-    FEW = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.backbone.depth=18')
+    NARROW = (
+        'model.backbone.depth=18',
+        'model.backbone.base_channels=8',
+        'model.backbone.stem_channels=8',
+    )
+    FEW = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', *NARROW)
 
     @pytest.fixture(scope='class')
     @classmethod
@@ -169,7 +174,7 @@ class TestOwnFolder:
                     Image.fromarray(pixels).save(root / split / name / f'{i}.jpg', quality=90)
         return root
 
-    def test_classes_are_counted(self, folder: Path, tmp_path: Path) -> None:
+    def test_classes_are_counted(self, folder: Path, tmp_path: Path, run_tool: object) -> None:
         done = tool(
             'train', 'warn_r50_cub', '--data-root', str(folder), '--cfg-options', *self.FEW,
             cwd=tmp_path,
@@ -178,21 +183,21 @@ class TestOwnFolder:
         assert 'num_classes: 3, counted in the data (the config says 200)' in done.stdout
         assert 'starts from random weights; --pretrained downloads' in done.stdout
         state = weights(tmp_path / 'work_dirs/warn_r50_cub/epoch_1.pth')
-        assert state['head.method.classifier.weight'].shape == (3, 512)
+        assert state['head.method.classifier.weight'].shape == (3, 64)
 
         for split in ('train', 'test'):
             for name in ('gull', 'tern'):
                 (tmp_path / 'sea' / split / name).mkdir(parents=True)
                 Image.new('RGB', (9, 9)).save(tmp_path / 'sea' / split / name / '0.jpg')
-        done = tool(
+        done = run_tool(
             'test', 'warn_r50_cub', 'work_dirs/warn_r50_cub/epoch_1.pth', '--data-root', 'sea',
-            '--cfg-options', 'model.backbone.depth=18', cwd=tmp_path,
+            '--cfg-options', *self.NARROW,
         )  # fmt: skip
         assert_one_error(done, "of 3 in the one, 'gull' of 2 in the other")
 
-        done = tool(
+        done = run_tool(
             'train', 'gap_r50_cub', '--data-root', str(folder), '--pretrained', 'none.pth',
-            '--work-dir', 'no', '--cfg-options', *self.FEW, cwd=tmp_path,
+            '--work-dir', 'no', '--cfg-options', *self.FEW,
         )  # fmt: skip
         assert_one_error(done, "--pretrained 'none.pth' is not a file")
         assert not (tmp_path / 'no').exists()
