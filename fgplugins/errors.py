@@ -1,4 +1,4 @@
-"""Errors of the user's, which command lines print as one line, and any error as one line."""
+"""Errors that are the user's to mend, and the message of any error on one line."""
 
 from __future__ import annotations
 

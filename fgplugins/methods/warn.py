@@ -255,7 +255,7 @@ class WARN(Method):
         return (gO.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
 
     def global_gates(self, z: Tensor) -> Tensor:
-        """GO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
+        """The gates gO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
         c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6

@@ -12,7 +12,7 @@ __all__ = ['in_testing']
 
 @contextmanager
 def in_testing(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode; afterwards each of its parts is in its own mode again.
+    """A module in eval mode; afterwards each of its parts is in its own mode again.
 
     Parts may be in other modes than the whole, as frozen normalisations in training are. What else
     an overridden ``train`` switches (flags of any part, what is trained) is switched back too; what

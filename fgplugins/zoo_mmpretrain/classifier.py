@@ -206,7 +206,7 @@ class FineGrainedClassifier(ImageClassifier):
         return {**head, 'in_channels': found}
 
     def _attention(self) -> AbstractContextManager:
-        """Where gradients are differentiated, attention is not fused: that has none of its own."""
+        """Attention unfused where gradients are differentiated: fused, it has no second derivative."""
         twice = getattr(getattr(self.head, 'method', None), 'needs_gradient_path', False)
         return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 

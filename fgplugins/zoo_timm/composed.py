@@ -203,7 +203,7 @@ class ComposedModel(nn.Module):
         return TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
 
     def train(self, mode: bool = True) -> ComposedModel:
-        """As of any module; what differentiates gradients fuses attention in testing only."""
+        """Any module's ``train``; attention to be differentiated twice is fused in testing only."""
         super().train(mode)
         for module in self._fused:
             module.fused_attn = not mode

@@ -17,7 +17,7 @@ __all__ = ['deploy', 'deployed_checkpoint']
 
 
 def _like(new: nn.Module, model: nn.Module) -> nn.Module:
-    """A new model in eval mode, where the other one is and of its type."""
+    """Bring a new model to the device and type of another one, in eval mode."""
     weight = next(model.parameters())
     return new.to(weight.device, weight.dtype).eval()
 

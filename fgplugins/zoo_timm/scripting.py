@@ -30,14 +30,14 @@ class _Traced(nn.Module):
 
 
 class TracedModel(_Traced):
-    """Of a function of images."""
+    """A traced model: a function of images."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.traced(x)
 
 
 class _TracedMethod(_Traced):
-    """Of a function of maps."""
+    """A traced method: a function of maps."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.traced(features)

@@ -101,7 +101,7 @@ def target_smoothing(criterion: object, criterion_kwargs: dict[str, Any] | None)
 
 
 class _NamedClasses:
-    """Of a task whose checkpoints say what the classes are called, where that is known."""
+    """A task whose checkpoints hold the names of the classes, where they are known."""
 
     class_names: list[str] | None = None
 

@@ -23,7 +23,7 @@ NUMPY = ('.npz', '.npy')
 def first_difference(
     weights: dict[str, Tensor], model: nn.Module, besides: bool = True
 ) -> str | None:
-    """What first keeps weights from being a model's, in words; None if they are.
+    """The first difference between weights and a model's own, in words; None if there is none.
 
     Args:
         weights: name -> tensor.
