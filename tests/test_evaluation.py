@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers import load_config
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.evaluator import Evaluator
@@ -203,21 +204,11 @@ def test_averaging_dense_scores_is_classifying_the_average() -> None:
 
 def small_model(method: str) -> torch.nn.Module:
     cls = fgplugins.get_method(method)
-    return MODELS.build(
-        dict(
-            type='FineGrainedClassifier',
-            backbone=dict(
-                type='TIMMBackbone',
-                model_name='clutter_cnn',
-                features_only=True,
-                out_indices=(0, 1, 2, 3),
-                in_channels=1,
-                widths=(4, 4, 4, 4, 8),
-            ),
-            head=dict(type=f'{cls.__name__}Head', num_classes=3),
-            data_preprocessor=dict(mean=[0.0], std=[255.0], to_rgb=False),
-        )
-    )
+    model = load_config('gap_cnn_digits').model
+    model.backbone.widths = (4, 4, 4, 4, 8)
+    model.head = dict(type=f'{cls.__name__}Head', num_classes=3)
+    model.data_preprocessor = dict(mean=[0.0], std=[255.0], to_rgb=False)
+    return MODELS.build(model)
 
 
 @pytest.mark.parametrize('method', fgplugins.list_methods())

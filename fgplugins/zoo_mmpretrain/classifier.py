@@ -206,7 +206,7 @@ class FineGrainedClassifier(ImageClassifier):
         return {**head, 'in_channels': found}
 
     def _attention(self) -> AbstractContextManager:
-        """Attention unfused where gradients are differentiated: fused, it has no second derivative."""
+        """Attention unfused, where gradients are differentiated: PyTorch cannot do that fused."""
         twice = getattr(getattr(self.head, 'method', None), 'needs_gradient_path', False)
         return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 
