@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.methods import siou
+from fgplugins.methods.fast import second_order
 from fgplugins.methods.fast.second_order import second_order_convolutions
 from fgplugins.methods.siou import SIoU
 
@@ -476,3 +477,22 @@ def test_attention_is_that_of_the_equations(kind: str) -> None:
             gradient = score_gradient(scores[n, order[n, k]], feature, n)
             expected = torch.tensor(loop_attention(feature[n], gradient, kind), dtype=maps.dtype)
             torch.testing.assert_close(maps[n, k], expected, atol=1e-12, rtol=1e-9)
+
+
+def test_weights_between_two_levels_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their gradients would be computed for nobody; afterwards they are computed again."""
+    net, method, images, target = small()
+    masks, backward = [], second_order._backward
+
+    def recorded(g: Tensor, x: Tensor, w: Tensor, settings: tuple, mask: list) -> tuple:
+        masks.append(list(mask))
+        return backward(g, x, w, settings, mask)
+
+    monkeypatch.setattr(second_order, '_backward', recorded)
+    inner, last = method.features_for_loss(net, images)
+    direction = F.one_hot(target, CLASSES).double()
+    method.inner_attention([inner, last], direction, create_graph=False)
+    assert masks and all(mask == [True, False, False] for mask in masks)
+    masks.clear()
+    torch.autograd.grad(last.sum(), [inner, *net.upper.parameters()])
+    assert masks and all(mask[1] for mask in masks)

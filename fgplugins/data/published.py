@@ -97,6 +97,7 @@ def _load_mat(path: Path) -> dict[str, np.ndarray]:
     try:
         return loadmat(str(path), squeeze_me=True)
     except (MatReadError, OSError, ValueError, NotImplementedError, TypeError) as error:
+        # NotImplementedError is of files of version 7.3, which SciPy does not read
         raise UserError(f'{path} is not a MATLAB file that can be read: {error}') from None
 
 

@@ -188,7 +188,7 @@ class CifarWideResNet(ClassifiedCNN):
     def keep_stages(self, last: int) -> None:
         """Drop the stages above map number ``last``, but not the normalisation that makes it."""
         self.norm = self.stages[last + 1][0].norm1
-        self.stages = self.stages[: last + 1]
+        super().keep_stages(last)
 
 
 def cifar_cfg(**kwargs: object) -> dict[str, object]:

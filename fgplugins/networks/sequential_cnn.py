@@ -49,7 +49,7 @@ class ClassifiedCNN(nn.Module):
 
     def keep_stages(self, last: int) -> None:
         """Drop the stages above map number ``last``."""
-        raise NotImplementedError
+        self.stages = self.stages[: last + 1]
 
     def prune_intermediate_layers(
         self,
@@ -150,7 +150,3 @@ class SequentialCNN(ClassifiedCNN):
             if i in take:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
-
-    def keep_stages(self, last: int) -> None:
-        """Drop the stages above map number ``last``."""
-        self.stages = self.stages[: last + 1]
