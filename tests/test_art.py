@@ -320,7 +320,7 @@ def method_defaults(function: object) -> dict[str, object]:
     return {
         name: p.default
         for name, p in inspect.signature(function).parameters.items()
-        if p.default is not inspect.Parameter.empty
+        if p.default is not inspect.Parameter.empty and name != 'embedding_channels'
     }
 
 

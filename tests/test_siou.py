@@ -112,6 +112,15 @@ def loop_terms(
     return rows
 
 
+def last_attention(method: SIoU, features: list[Tensor], direction: Tensor) -> Tensor:
+    z = features[-1].mean(dim=(2, 3))
+    return method.class_attentions(features, direction, z, inner=False, create_graph=True)[1]
+
+
+def inner_attention(method: SIoU, features: list[Tensor], direction: Tensor) -> Tensor:
+    return method.class_attentions(features, direction, features[-1].mean(dim=(2, 3)))[0]
+
+
 @pytest.mark.parametrize('seed', [0, 1])
 @pytest.mark.parametrize('kind', siou.KINDS)
 def test_equations(kind: str, seed: int) -> None:
@@ -136,7 +145,7 @@ def test_closed_form_of_the_last_level(kind: str) -> None:
     features = net(images)
     scores = method(features)
     own = F.one_hot(target, CLASSES).double()
-    closed = method.last_attention(features, own)
+    closed = last_attention(method, features, own)
     (gradient,) = torch.autograd.grad((scores * own).sum(), features[-1], create_graph=True)
     slow = siou.class_attention(features[-1], gradient, kind)
     torch.testing.assert_close(closed, slow, atol=1e-12, rtol=0)
@@ -237,8 +246,8 @@ def test_the_scale_of_the_features_does_not_matter() -> None:
     net, method, images, target = small()
     features = net(images)
     d = F.one_hot(target, CLASSES).double()
-    A = siou.normalized(method.last_attention(features, d))
-    B = siou.normalized(method.last_attention([features[0], 1e-3 * features[1]], d))
+    A = siou.normalized(last_attention(method, features, d))
+    B = siou.normalized(last_attention(method, [features[0], 1e-3 * features[1]], d))
     torch.testing.assert_close(A, B, atol=1e-9, rtol=0)
 
 
@@ -292,7 +301,7 @@ def test_several_labels() -> None:
     d, _ = method.directions(s.detach(), target)
     (gradient,) = torch.autograd.grad((s * target).sum(), features[0], retain_graph=True)
     torch.testing.assert_close(
-        method.inner_attention(features, d, create_graph=False),
+        inner_attention(method, features, d),
         siou.class_attention(features[0], gradient, 'channel'), atol=1e-12, rtol=0,
     )  # fmt: skip
     assert all(v.isfinite() for v in terms.values())
@@ -307,7 +316,7 @@ def test_attention_shows_the_prediction_and_its_rival_or_what_is_asked() -> None
     assert inner.shape == (3, 2, 6, 4) and last.shape == (3, 2, 3, 2)
     for k in range(2):
         d = F.one_hot(order[:, k], CLASSES).double()
-        torch.testing.assert_close(last[:, k], method.last_attention(features, d))
+        torch.testing.assert_close(last[:, k], last_attention(method, features, d))
     asked = method.attention(features, classes=[2, 0, 1])
     assert asked[0].shape == (3, 3, 6, 4) and not asked[0].requires_grad
 
@@ -403,8 +412,8 @@ def test_settings_reach_the_terms() -> None:
     features = net(images)
     terms = method.loss(features, target)
     d_T, d_C = method.directions(method(features).detach(), target)
-    last, other = (siou.normalized(method.last_attention(features, d)) for d in (d_T, d_C))
-    inner, rival = (siou.normalized(method.inner_attention(features, d, False)) for d in (d_T, d_C))
+    last, other = (siou.normalized(last_attention(method, features, d)) for d in (d_T, d_C))
+    inner, rival = (siou.normalized(inner_attention(method, features, d)) for d in (d_T, d_C))
     mask = 1 / (1 + torch.exp(-7.0 * (last - 0.3 * last.amax(dim=(1, 2), keepdim=True))))
     grown = siou.resize_mask(mask, inner)
     consistency = (inner * (0.8 - grown)).sum(dim=(1, 2)) / inner.sum(dim=(1, 2))
@@ -491,7 +500,7 @@ def test_weights_between_two_levels_are_left_out(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(second_order, '_backward', recorded)
     inner, last = method.features_for_loss(net, images)
     direction = F.one_hot(target, CLASSES).double()
-    method.inner_attention([inner, last], direction, create_graph=False)
+    inner_attention(method, [inner, last], direction)
     assert masks and all(mask == [True, False, False] for mask in masks)
     masks.clear()
     torch.autograd.grad(last.sum(), [inner, *net.upper.parameters()])

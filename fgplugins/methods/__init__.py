@@ -7,7 +7,7 @@ imported here, so that a method is registered by lying in it.
 import importlib
 import pkgutil
 
-from fgplugins.methods.base import Method, Regularizer
+from fgplugins.methods.base import Method, NoClassMap, Regularizer
 from fgplugins.methods.registry import (
     METHODS,
     get_method,
@@ -19,6 +19,7 @@ from fgplugins.methods.registry import (
 __all__ = [
     'METHODS',
     'Method',
+    'NoClassMap',
     'Regularizer',
     'get_method',
     'list_methods',

@@ -1,9 +1,9 @@
 """CRA-CNN: a network proposes where to look, a second one learns from what it proposed.
 
 Liu, *Contrastively-reinforced Attention Convolutional Neural Network for Fine-grained Image
-Recognition*, BMVC 2020. The classification stream N_cls is the backbone with a linear classifier;
-in training a linear layer on its pooled feature also proposes Gamma. The attention view samples the
-image at
+Recognition*, BMVC 2020. The classification stream N_cls is a network with its classifier; in
+training a linear layer on its embedding, the pooled feature, also proposes Gamma. The attention
+view samples the image at
 
     (x^a, y^a) = [g3 cos g4, -g3 sin g4, g1; g3 sin g4, g3 cos g4, g2] (x, y, 1)      (3, 4)
 
@@ -23,7 +23,7 @@ of each view. Over pairs (m, n) of images:
            + max(0, d(f(r_n), f(r_m)) - d(f(r_n), f(a_n)) + margin)                   (8)
     L = L_cls1 + L_cls2 + L_res + L_cntr                                              (9)
 
-L_cls1 is `ART.loss`, the rest `AttentionRegularization`. Tested and deployed, it is the backbone
+L_cls1 is `ART.loss`, the rest `AttentionRegularization`. Tested and deployed, it is the network
 with its classifier: N_ar and the layer that proposes Gamma exist in training only.
 
 What is computed differently, exactly: whether a pixel is covered is asked of the inverse map, once
@@ -139,28 +139,22 @@ class AttentionRegularization(Regularizer):
     """The layer that proposes Gamma, the views, and the classifier of the second stream.
 
     Args:
-        channels: of the pooled feature.
-        num_classes: Y.
-        settings: the method's hyper-parameters.
+        method: the method, with its hyper-parameters.
         view_size: (height, width) of both views; half the image's if None.
     """
 
     optional_terms = ('restriction',)
 
-    def __init__(
-        self,
-        channels: int,
-        num_classes: int,
-        settings: ART,
-        view_size: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, method: ART, view_size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.alpha = settings.alpha_p, settings.alpha_s
-        self.expectation, self.thresholds = settings.expectation, settings.thresholds
-        self.margin, self.normalize = settings.margin, settings.normalize
-        self.transform, self.view_size = settings.transform, view_size
-        self.proposal = nn.Linear(channels, 4 if self.transform == 'attention' else 6)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.alpha = method.alpha_p, method.alpha_s
+        self.expectation, self.thresholds = method.expectation, method.thresholds
+        self.margin, self.normalize = method.margin, method.normalize
+        self.transform, self.view_size = method.transform, view_size
+        self.has_embedding = method.embedding_channels is not None
+        self.proposal = nn.Linear(method.head_channels, 4 if self.transform == 'attention' else 6)
+        self.head_drop = nn.Dropout(method.head_drop.p)
+        self.classifier = nn.Linear(method.head_channels, method.num_classes)
         nn.init.zeros_(self.proposal.weight)
         with torch.no_grad():
             self.proposal.bias.copy_(torch.tensor(self._start()))
@@ -171,12 +165,15 @@ class AttentionRegularization(Regularizer):
         features: Sequence[Tensor],
         target: Tensor,
         second: Network,
+        embedding: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """``ce_attention`` (L_cls2), ``contrastive`` and, when it is on, ``restriction``."""
         with torch.autocast(images.device.type, enabled=False):
-            matrix, gamma_res = self.propose(features)
+            matrix, gamma_res = self.propose(features, embedding)
             both = torch.cat(self.views(images, matrix))
-        f = self.classifier(second(both)[-1].mean(dim=(2, 3)))
+        given = second(both)
+        z = given[1] if self.has_embedding else given[-1].mean(dim=(2, 3))
+        f = self.classifier(self.head_drop(z))
         attention, redundancy = f.chunk(2)
         terms = {  # of Eq. 9
             'ce_attention': F.cross_entropy(attention, target),
@@ -189,10 +186,12 @@ class AttentionRegularization(Regularizer):
             terms['restriction'] = restriction.mean()
         return terms
 
-    def propose(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    def propose(
+        self, features: Sequence[Tensor], embedding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The affine matrices (N, 2, 3), and Gamma_res (N, 4) where there is one."""
-        pooled = features[-1].mean(dim=(2, 3)).to(self.proposal.weight.dtype)
-        gamma = self.proposal(pooled)  # Eq. 3
+        z = embedding if self.has_embedding else features[-1].mean(dim=(2, 3))
+        gamma = self.proposal(z.to(self.proposal.weight.dtype))  # Eq. 3
         gamma = gamma.to(torch.promote_types(gamma.dtype, torch.float32))
         if self.transform == 'stn':
             return gamma.view(-1, 2, 3), None
@@ -210,9 +209,11 @@ class AttentionRegularization(Regularizer):
         redundancy = resized.masked_fill(covered(matrix.detach(), h, w)[:, None], 0)  # Eq. 5
         return attention.to(images.dtype), redundancy.to(images.dtype)
 
-    def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def show(
+        self, images: Tensor, features: Sequence[Tensor], embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The two views."""
-        matrix, _ = self.propose(features)
+        matrix, _ = self.propose(features, embedding)
         return dict(zip(('attention', 'redundancy'), self.views(images, matrix), strict=True))
 
     def _start(self) -> list[float]:
@@ -227,7 +228,7 @@ class AttentionRegularization(Regularizer):
 
 @register_method('art')
 class ART(GAP):
-    """Average pooling and a linear layer, trained beside a second look at what it attends to.
+    """The network itself, trained beside a second look at what it attends to.
 
     Args:
         in_channels: channels of the maps; the last one is read.
@@ -241,6 +242,7 @@ class ART(GAP):
         view_size: of both views, (height, width) or one number; half the image's if None, or the
             size that a backbone of fixed size takes.
         transform: 'attention' (Eq. 4) | 'stn' (six free parameters, the paper's reference).
+        embedding_channels: see `GAP`.
 
     Raises:
         ValueError: for a value outside the documented ones.
@@ -258,8 +260,10 @@ class ART(GAP):
         normalize: bool = True,
         view_size: int | Sequence[int] | None = None,
         transform: str = 'attention',
+        *,
+        embedding_channels: int | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes)
+        super().__init__(in_channels, num_classes, embedding_channels)
         if transform not in ('attention', 'stn'):
             raise ValueError(f"ART: transform={transform!r}: must be 'attention' or 'stn'")
         for name, value in (('alpha_p', alpha_p), ('alpha_s', alpha_s)):
@@ -279,6 +283,4 @@ class ART(GAP):
 
     def regularizer(self, view_size: tuple[int, int] | None = None) -> AttentionRegularization:
         """The training-only part."""
-        channels = self.in_channels[-1]
-        size = self.view_size or view_size
-        return AttentionRegularization(channels, self.num_classes, self, size)
+        return AttentionRegularization(self, self.view_size or view_size)

@@ -6,8 +6,14 @@ One alphabet of shapes serves every file of this package:
     C  channels of a map            H, W  height and width of a map
     K  attention heads of a level   Y  classes to tell apart
 
+    D  channels of the embedding
+
 ``features`` is always a sequence of S maps (N, C_s, H_s, W_s), shallow to deep; ``target`` is (N,)
 class indices or (N, Y) class probabilities; scores are (N, Y) and their argmax is the prediction.
+
+The *embedding* (N, D) is the vector that the network's own classifier reads: what its pooling, its
+class token, its last normalisation and layers make of the last map. Where a network has no more
+than average pooling there, it is the mean of the last map, and nobody has to hand it over.
 """
 
 from __future__ import annotations
@@ -18,10 +24,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Method', 'Network', 'Regularizer']
+__all__ = ['Given', 'Method', 'Network', 'NoClassMap', 'Regularizer']
 
-# images (N, channels, H, W) -> the S maps that the method reads
-Network = Callable[[Tensor], Sequence[Tensor]]
+# what a network gives: the S maps that the method reads; the maps and the embedding, as a pair, for
+# a method that was built with ``embedding_channels``
+Given = Sequence[Tensor] | tuple[Sequence[Tensor], Tensor]
+# images (N, channels, H, W) -> what the network gives
+Network = Callable[[Tensor], Given]
+
+
+class NoClassMap(ValueError):
+    """The scores do not depend on positions of the last map, so no map shows what they rest on."""
 
 
 class Regularizer(nn.Module):
@@ -46,11 +59,13 @@ class Regularizer(nn.Module):
     ) -> dict[str, Tensor]:
         """Named scalar terms, added to those of `Method.loss`.
 
+        That of a method which was built with ``embedding_channels`` is given ``embedding=`` too.
+
         Args:
             images: (N, channels, H, W), as the backbone got them.
             features: the S maps it gave.
             target: (N,) or (N, Y).
-            second: the second network.
+            second: the second network, which gives what the first one does.
         """
         raise NotImplementedError
 
@@ -71,7 +86,7 @@ class Regularizer(nn.Module):
     def show(self, images: Tensor, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named views of the images that it trains on, each (N, channels, h, w), for pictures.
 
-        None, for most.
+        None, for most. ``embedding=`` is given as to `forward`.
 
         Args:
             images: (N, channels, H, W), as the backbone got them.
@@ -86,13 +101,23 @@ class Method(nn.Module):
     A subclass writes ``forward``, ``attention`` and ``loss``, sets ``default_taps`` and registers
     itself with `register_method`. Nothing is remembered between calls but parameters and buffers.
 
+    A method that uses the network's own prediction sets ``reads_embedding``. It takes a keyword
+    ``embedding_channels``, and where that was given, ``embedding=`` (N, D) in ``forward``,
+    ``attention`` and ``loss``; where it was not, the mean of the last map is the embedding
+    (`embed`). Other methods take neither.
+
     Adapters train by `features_for_loss` and `loss`, and draw by `show`.
 
     Args:
         in_channels: channels of each map it will be given, shallow to deep.
         num_classes: number of classes to tell apart.
+        embedding_channels: D, if it will be given the embedding.
 
     Attributes:
+        reads_embedding: the method uses the network's own prediction.
+        embedding_classifier: name of the submodule that classifies the embedding; adapters put the
+            network's own classifier into its place.
+        head_drop: dropout in front of that classifier, where there is one; adapters set its rate.
         default_taps: how many of the backbone's last maps the method reads when nobody says.
         taps: how many this instance reads.
         needs_gradient_path: the method differentiates scores with respect to the maps below the
@@ -108,12 +133,24 @@ class Method(nn.Module):
     """
 
     default_taps: int = 1
+    reads_embedding: bool = False
+    embedding_classifier: str = ''
     needs_gradient_path: bool = False
     multi_label: bool = False
     head_names: Sequence[str] = ()
     questions: Sequence[str] = ()
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        # whoever overrides a method that reads the embedding may do so without it
+        own = [vars(cls)[name] for name in ('forward', 'attention', 'loss') if name in vars(cls)]
+        takes_it = all('embedding' in inspect.signature(function).parameters for function in own)
+        if 'reads_embedding' not in vars(cls) and not takes_it:
+            cls.reads_embedding = False
+
+    def __init__(
+        self, in_channels: Sequence[int], num_classes: int, embedding_channels: int | None = None
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if len(in_channels) == 0 or any(c < 1 for c in in_channels):
@@ -122,17 +159,31 @@ class Method(nn.Module):
             )
         if num_classes < 1:
             raise ValueError(f'{name}: num_classes={num_classes}: needs at least 1 class')
+        if embedding_channels is not None and (embedding_channels < 1 or not self.reads_embedding):
+            raise ValueError(
+                f'{name}: embedding_channels={embedding_channels}: '
+                + ('needs at least 1' if self.reads_embedding else 'it reads no embedding')
+            )
         self.in_channels = tuple(int(c) for c in in_channels)
         self.num_classes = int(num_classes)
+        self.embedding_channels = embedding_channels
+        if self.reads_embedding:
+            self.head_drop = nn.Dropout(0.0)
 
     @property
     def taps(self) -> int:
         return len(self.in_channels)
 
+    @property
+    def head_channels(self) -> int:
+        """Channels of the vector that `embed` gives."""
+        return self.embedding_channels or self.in_channels[-1]
+
     @classmethod
     def hyperparameters(cls) -> list[inspect.Parameter]:
-        """The method's own arguments, which follow ``in_channels`` and ``num_classes``."""
-        return list(inspect.signature(cls).parameters.values())[2:]
+        """The method's own arguments, which nobody but the user can know."""
+        own = list(inspect.signature(cls).parameters.values())[2:]
+        return [p for p in own if p.name != 'embedding_channels']
 
     # ------------------------------------------------------------------ what every method writes
 
@@ -171,23 +222,35 @@ class Method(nn.Module):
         return type(self).regularizer is not Method.regularizer
 
     @property
-    def pooled_classifier(self) -> nn.Linear | None:
-        """The layer that gives all scores from the mean of the last map; None for most methods.
+    def is_network(self) -> bool:
+        """Whether the scores are `network_scores` and nothing else.
 
-        Such a model is deployed as the network that it stands on.
+        In testing such a model is the network that it stands on, and it is deployed as that.
         """
-        return None
+        return False
+
+    @property
+    def attention_needs_gradient(self) -> bool:
+        """Whether `attention` differentiates what it is given, so that this must have a graph."""
+        return self.needs_gradient_path
 
     # ------------------------------------------------------------------------ what adapters call
 
-    def features_for_loss(self, network: Network, images: Tensor) -> Sequence[Tensor]:
-        """The maps that `loss` takes: ``network(images)``, for most methods.
+    def features_for_loss(self, network: Network, images: Tensor) -> Given:
+        """What `loss` takes: ``network(images)``, for most methods.
 
         Args:
-            network: computes the maps.
+            network: computes the maps, and the embedding.
             images: (N, channels, H, W).
         """
         return network(images)
+
+    def split(self, given: Given) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """What a network gives, as ``features`` and the keywords that go with them."""
+        if self.embedding_channels is None:
+            return given, {}
+        features, embedding = given
+        return features, {'embedding': embedding}
 
     def show(
         self, network: Network, images: Tensor, **asked: object
@@ -198,15 +261,42 @@ class Method(nn.Module):
         in the network, and without elsewhere.
 
         Args:
-            network: computes the maps.
+            network: computes the maps, and the embedding.
             images: (N, channels, H, W).
             **asked: of `questions`.
         """
-        with torch.inference_mode(False), torch.set_grad_enabled(self.needs_gradient_path):
-            images = images.detach().clone().requires_grad_(self.needs_gradient_path)
-            features = network(images)
-            masks = self.attention(features, **asked)
-            return self(features).detach(), [mask.detach() for mask in masks]
+        gradients = self.attention_needs_gradient
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            images = images.detach().clone().requires_grad_(gradients)
+            features, given = self.split(network(images))
+            masks = self.attention(features, **given, **asked)
+            return self(features, **given).detach(), [mask.detach() for mask in masks]
+
+    # ------------------------------------------------------------------------ what methods call
+
+    def embed(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
+        """The embedding (N, D): the one that is given, or the mean of the last map.
+
+        Raises:
+            ValueError: if it is not what the instance was built for.
+        """
+        self.check_features(features)
+        D, name = self.embedding_channels, type(self).__name__
+        if D is None and embedding is None:
+            return features[-1].mean(dim=(2, 3))
+        if D is None:
+            raise ValueError(f'{name} was built without embedding_channels, and given an embedding')
+        if embedding is None or embedding.shape != (len(features[-1]), D):
+            given = 'none' if embedding is None else f'one of shape {tuple(embedding.shape)}'
+            raise ValueError(
+                f'{name} was built for an embedding (N, {D}), it was given {given}: pass '
+                'embedding=, or build it without embedding_channels'
+            )
+        return embedding
+
+    def network_scores(self, embedding: Tensor) -> Tensor:
+        """The network's own prediction: scores (N, Y) of embeddings (N, D)."""
+        return self.get_submodule(self.embedding_classifier)(self.head_drop(embedding))
 
     def check_features(self, features: Sequence[Tensor]) -> None:
         """Refuse maps that are not the ones this instance was built for.

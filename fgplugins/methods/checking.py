@@ -8,12 +8,13 @@ A package's tests need one line, and so do ours:
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from fgplugins.methods.base import Method, Regularizer
+from fgplugins.methods.base import Given, Method, Regularizer
 from fgplugins.methods.registration_check import (
     CLASSES,
     BrokenContract,
@@ -24,13 +25,16 @@ from fgplugins.methods.registration_check import (
     check_scores,
     check_terms,
     describe,
+    embedding_of,
     guarded,
     owner_of,
-    random_maps,
+    random_inputs,
     random_target,
 )
 
 __all__ = ['BrokenContract', 'check_method', 'check_returns']
+
+EMBEDDING = 24  # channels, as no map has
 
 
 def _batches() -> Iterator[tuple[bool, int, str]]:
@@ -44,11 +48,12 @@ def _check_batches(build: Callable[[], Method]) -> None:
     """What is returned for every size of a batch; every parameter is trained by the loss."""
     for training, N, words in _batches():
         method = build().train(training)
-        features = random_maps(method, N)
+        features, given = random_inputs(method, N)
         try:
-            check_scores(method, features)
-            check_masks(method, features)
-            terms = check_terms(guarded('loss', method.loss, features, random_target(method, N)))
+            check_scores(method, features, given)
+            check_masks(method, features, given)
+            target = random_target(method, N)
+            terms = check_terms(guarded('loss', method.loss, features, target, **given))
         except BrokenContract as error:
             raise BrokenContract(f'{words}: {error}') from error
         _check_gradients(method, terms, f'{words}: the loss')
@@ -67,14 +72,25 @@ def _check_gradients(module: nn.Module, terms: dict[str, Tensor], whose: str) ->
 def _check_determinism(build: Callable[[], Method]) -> None:
     """Tested twice, the scores and masks are the same; an image's do not depend on its batch."""
     method = build().eval()
-    features = random_maps(method, 3)
-    first, again = check_scores(method, features), check_scores(method, features)
+    features, given = random_inputs(method, 3)
+    first, again = check_scores(method, features, given), check_scores(method, features, given)
     if not torch.equal(first, again):
         raise BrokenContract('forward gives other scores the second time, in testing')
-    masks = zip(check_masks(method, features), check_masks(method, features), strict=True)
+    masks = zip(
+        check_masks(method, features, given), check_masks(method, features, given), strict=True
+    )
     if not all(torch.equal(a, b) for a, b in masks):
         raise BrokenContract('attention gives other masks the second time, in testing')
-    alone = torch.cat([check_scores(method, [f[i : i + 1] for f in features]) for i in range(3)])
+    alone = torch.cat(
+        [
+            check_scores(
+                method,
+                [f[i : i + 1] for f in features],
+                {key: value[i : i + 1] for key, value in given.items()},
+            )
+            for i in range(3)
+        ]
+    )
     if not torch.allclose(alone, first, atol=1e-4, rtol=1e-4):
         raise BrokenContract("an image's scores depend on the others in its batch, in testing")
 
@@ -95,13 +111,13 @@ def _memory(method: nn.Module) -> dict[str, object]:
 def _check_memory(build: Callable[[], Method]) -> None:
     """Nothing is remembered between calls but parameters and, in training, buffers."""
     method = build()
-    features, target = random_maps(method, 2), random_target(method, 2)
+    (features, given), target = random_inputs(method, 2), random_target(method, 2)
     for training in (True, False):
         method.train(training)
         before, state = _memory(method), copy.deepcopy(method.state_dict())
-        method(features)
-        attention_of(method, features)
-        method.loss(features, target)
+        method(features, **given)
+        attention_of(method, features, given)
+        method.loss(features, target, **given)
         after = _memory(method)
         changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
         if changed:
@@ -116,9 +132,9 @@ def _check_memory(build: Callable[[], Method]) -> None:
 def _check_weights(build: Callable[[], Method]) -> None:
     """Weights saved and loaded give the same scores."""
     one, other = build().eval(), build().eval()
-    features = random_maps(one, 2)
+    features, given = random_inputs(one, 2)
     other.load_state_dict(one.state_dict())
-    if not torch.equal(check_scores(one, features), check_scores(other, features)):
+    if not torch.equal(check_scores(one, features, given), check_scores(other, features, given)):
         raise BrokenContract('the scores are others after load_state_dict: something is not saved')
 
 
@@ -127,11 +143,10 @@ def _check_targets(build: Callable[[], Method]) -> None:
     method = build().eval()
     if method.multi_label:
         return
-    features, target = random_maps(method, 3), random_target(method, 3)
-    hard = check_terms(method.loss(features, target))
-    soft = check_terms(
-        guarded('loss with targets (N, Y)', method.loss, features, torch.eye(CLASSES)[target])
-    )
+    (features, given), target = random_inputs(method, 3), random_target(method, 3)
+    hard = check_terms(method.loss(features, target, **given))
+    onehot = torch.eye(CLASSES)[target]
+    soft = check_terms(guarded('loss with targets (N, Y)', method.loss, features, onehot, **given))
     if any(not torch.allclose(hard[k], soft.get(k, hard[k] + 1), atol=1e-4) for k in hard):
         raise BrokenContract('loss differs between class indices and the same as probabilities')
 
@@ -139,13 +154,20 @@ def _check_targets(build: Callable[[], Method]) -> None:
 def _check_refusals(build: Callable[[], Method]) -> None:
     """Maps that it was not built for are refused by a ValueError."""
     method = build().eval()
-    *others, last = random_maps(method, 2)
-    for what, wrong in (
-        ('a map of the wrong number of channels', [*others, last[:, :-1]]),
-        ('something that is not a map (N, C, H, W)', [*others, last.flatten(2)]),
-    ):
+    (*others, last), given = random_inputs(method, 2)
+    wrong_inputs = [
+        ('a map of the wrong number of channels', [*others, last[:, :-1]], given),
+        ('something that is not a map (N, C, H, W)', [*others, last.flatten(2)], given),
+    ]
+    if given:
+        narrow = {'embedding': given['embedding'][:, :-1]}
+        wrong_inputs += [
+            ('an embedding of the wrong number of channels', [*others, last], narrow),
+            ('an embedding that is missing', [*others, last], {}),
+        ]
+    for what, wrong, keywords in wrong_inputs:
         try:
-            method(wrong)
+            method(wrong, **keywords)
         except ValueError:
             continue
         except Exception as error:
@@ -154,7 +176,7 @@ def _check_refusals(build: Callable[[], Method]) -> None:
             found = 'is taken'
         raise BrokenContract(
             f'{what} {found}, it must be a ValueError: let forward begin with '
-            'self.check_features(features)'
+            'self.check_features(features), or with self.embed(features, embedding)'
         )
 
 
@@ -163,8 +185,9 @@ def _check_paper_form(build: Callable[[], Method]) -> None:
     method = build().double().eval()
     if type(method).forward_paper is Method.forward_paper:
         return
-    features = random_maps(method, 2, torch.float64)
-    ours, paper = method(features), guarded('forward_paper', method.forward_paper, features)
+    features, given = random_inputs(method, 2, torch.float64)
+    ours = method(features, **given)
+    paper = guarded('forward_paper', method.forward_paper, features, **given)
     if ours.shape != paper.shape or not torch.allclose(ours, paper, atol=1e-10, rtol=0):
         raise BrokenContract('forward_paper gives other scores than forward, in float64')
 
@@ -172,16 +195,18 @@ def _check_paper_form(build: Callable[[], Method]) -> None:
 def _check_bfloat16(build: Callable[[], Method]) -> None:
     """Mixed precision, as on a CPU, and weights in bfloat16 give finite numbers."""
     method = build().train()
-    features = random_maps(method, 3)
+    features, given = random_inputs(method, 3)
     try:
         with torch.autocast('cpu', torch.bfloat16):
-            check_scores(method, features)
-            terms = check_terms(guarded('loss', method.loss, features, random_target(method, 3)))
+            check_scores(method, features, given)
+            target = random_target(method, 3)
+            terms = check_terms(guarded('loss', method.loss, features, target, **given))
         sum(terms.values()).backward()
         for name, p in method.named_parameters():
             if p.grad is not None and not p.grad.isfinite().all():
                 raise BrokenContract(f'the gradient of {name} is not finite')
-        check_scores(method.bfloat16().eval(), [f.bfloat16() for f in features])
+        half = {key: value.bfloat16() for key, value in given.items()}
+        check_scores(method.bfloat16().eval(), [f.bfloat16() for f in features], half)
     except BrokenContract as error:
         raise BrokenContract(f'in bfloat16: {error}') from error
 
@@ -204,17 +229,20 @@ def _check_regularizer(build: Callable[[], Method]) -> None:
 
 def _check_part(method: Method, N: int) -> None:
     part = method.regularizer().train(method.training)
-    features, target = random_maps(method, N), random_target(method, N)
+    (features, given), target = random_inputs(method, N), random_target(method, N)
 
-    def second(images: Tensor) -> list[Tensor]:
+    def second(images: Tensor) -> Given:
         brightness = images.mean(dim=1, keepdim=True).tanh()
-        return [brightness * torch.linspace(-1, 1, C)[:, None, None] for C in method.in_channels]
+        maps = [brightness * torch.linspace(-1, 1, C)[:, None, None] for C in method.in_channels]
+        embedding = embedding_of(method, maps)
+        return (maps, embedding['embedding']) if embedding else maps
 
     images = torch.randn(N, 3, 12, 8)
     terms = check_terms(
-        guarded('the regularizer', part, images, features, target, second), 'the regularizer'
+        guarded('the regularizer', part, images, features, target, second, **given),
+        'the regularizer',
     )
-    views = guarded("the regularizer's show", part.show, images, features)
+    views = guarded("the regularizer's show", part.show, images, features, **given)
     if not isinstance(views, dict) or not all(
         isinstance(name, str) and isinstance(view, Tensor) and view.ndim == 4 and len(view) == N
         for name, view in views.items()
@@ -223,7 +251,7 @@ def _check_part(method: Method, N: int) -> None:
             f"the regularizer's show gives {describe(views)}, it must give a dict of named views "
             f'(N, channels, h, w), here with N={N}'
         )
-    shared = sorted(set(terms) & set(method.loss(features, target)))
+    shared = sorted(set(terms) & set(method.loss(features, target, **given)))
     if shared:
         raise BrokenContract(f'the regularizer and loss both have a term {shared[0]!r}')
     _check_gradients(part, terms, 'the regularizer')
@@ -245,10 +273,10 @@ CHECKS = (
 def check_method(cls: type[Method], **hyperparameters: object) -> None:
     """Hold a method to the whole contract, on small random maps.
 
-    Batches of one, two and three in training and testing; a gradient for every parameter; the same
-    scores and masks twice, whatever else is in the batch; nothing remembered; weights that save
-    all; soft targets; wrong maps refused; the paper's form; bfloat16; and what exists in training
-    only.
+    With and without an embedding, if it reads one. Batches of one, two and three in training and
+    testing; a gradient for every parameter; the same scores and masks twice, whatever else is in
+    the batch; nothing remembered; weights that save all; soft targets; wrong maps refused; the
+    paper's form; bfloat16; and what exists in training only.
 
     Args:
         cls: the method; registered or not.
@@ -260,13 +288,16 @@ def check_method(cls: type[Method], **hyperparameters: object) -> None:
     problems = []
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         check_returns(cls, **hyperparameters)
-        for check in CHECKS:
-            torch.manual_seed(0)
-            try:
-                check(lambda: build_method(cls, hyperparameters))
-            except BrokenContract as error:
-                problems.append(str(error))
-            except Exception as error:
-                problems.append(f'{type(error).__name__}: {error}')
+        for D in (None, EMBEDDING) if cls.reads_embedding else (None,):
+            build = functools.partial(build_method, cls, hyperparameters, D)
+            words = f'with embedding_channels={D}: ' if D else ''
+            for check in CHECKS:
+                torch.manual_seed(0)
+                try:
+                    check(build)
+                except BrokenContract as error:
+                    problems.append(f'{words}{error}')
+                except Exception as error:
+                    problems.append(f'{words}{type(error).__name__}: {error}')
     if problems:
         raise BrokenContract('; '.join([f'{owner_of(cls)}: {problems[0]}', *problems[1:]]))

@@ -18,7 +18,8 @@ Cross-layer spatial attention (CLSA), of the refined mid-level maps:
     L^N_CLSA = [L^(1,N); ...; L^(N-1,N)]                                     (11)
 
 Every refined mid-level map, the top map and the CLSA map is pooled and classified on its own; the
-loss is the sum of their cross-entropies (12 to 14), the prediction the mean of their scores.
+loss is the sum of their cross-entropies (12 to 14), the prediction the mean of their scores. The
+top map's branch is the network's own prediction: its embedding and its classifier.
 
 What is computed differently, all of it exact (`CLAN.forward_paper` keeps the printed order):
   * CLCA takes the order of its products, and what is folded into what, by the shape of the maps
@@ -39,15 +40,17 @@ Deviations and decisions where the paper is silent:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Method
+from fgplugins.methods.base import Method, NoClassMap
 from fgplugins.methods.fast.clan import FastContextAttention
-from fgplugins.methods.layers import linear_weight, resize, without_float16
+from fgplugins.methods.gap import class_activation
+from fgplugins.methods.layers import resize, without_float16
 from fgplugins.methods.registry import register_method
 
 __all__ = [
@@ -202,7 +205,7 @@ class BranchClassifiers(nn.Module):
     """One linear layer for each pooled map; Eqs. 12 to 14.
 
     Args:
-        channels: of the maps, in the order of `CrossLayerRefinement.forward`.
+        channels: of the vectors, in the order of `CrossLayerRefinement.forward`.
         num_classes: Y.
         branches: which of them predict: names of `names`; all if None.
 
@@ -226,7 +229,7 @@ class BranchClassifiers(nn.Module):
 
     @without_float16
     def forward(self, pooled: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Scores (N, Y) of each branch from its pooled map (N, C)."""
+        """Scores (N, Y) of each branch from its vector (N, C): its pooled map, or the embedding."""
         return {name: self.fc[name](x) for name, x in zip(self.names, pooled, strict=True)}
 
     def predict(self, scores: dict[str, Tensor]) -> Tensor:
@@ -252,12 +255,16 @@ class CLAN(Method):
         pooling: over channels in Eq. 8: 'avg' | 'max' | 'avg_max' (Table 3).
         mask: of Eq. 8: 'none' | 'sigmoid'.
         branches: which of 'mid1' ... 'top', 'clsa' predict (Table 4); all if None. All are trained.
+        embedding_channels: D, where the network's embedding is given; else it is the mean of the
+            top map.
 
     Raises:
         ValueError: for fewer than two levels, or a value outside the documented ones.
     """
 
     default_taps = 2
+    reads_embedding = True
+    embedding_classifier = 'classifier.fc.top'
 
     def __init__(
         self,
@@ -269,58 +276,74 @@ class CLAN(Method):
         pooling: str = 'avg_max',
         mask: str = 'none',
         branches: Sequence[str] | None = None,
+        *,
+        embedding_channels: int | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes)
+        super().__init__(in_channels, num_classes, embedding_channels)
         self.refinement = CrossLayerRefinement(
             self.in_channels, inner_channels, relation, context, pooling, mask
         )
         *mid, top = self.in_channels
-        self.classifier = BranchClassifiers([*mid, top, len(mid) * top], num_classes, branches)
+        vectors = [*mid, self.head_channels, len(mid) * top]
+        self.classifier = BranchClassifiers(vectors, num_classes, branches)
 
     @without_float16
-    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+    def forward_paper(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y): logits, with CLCA as printed and the CLSA map made before it is pooled."""
-        self.check_features(features)
-        top = features[-1]
+        z, top = self.embed(features, embedding), features[-1]
         refined = self.refinement.refine(features, paper=True)
         clsa = torch.cat([M * top for M in self.refinement.maps(refined, top)], dim=1)
-        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top, clsa)]
-        return self.classifier.predict(self.classifier(pooled))
+        pooled = [L.mean(dim=(2, 3)) for L in refined]
+        return self.classifier.predict(
+            self.classifier([*pooled, self.head_drop(z), clsa.mean(dim=(2, 3))])
+        )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y): logits, the mean over the branches that predict."""
-        return self.classifier.predict(self.branch_scores(features))
+        return self.classifier.predict(self.branch_scores(features, embedding))
 
     @without_float16
-    def branch_scores(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def branch_scores(
+        self, features: Sequence[Tensor], embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scores (N, Y) of every branch by its name."""
-        self.check_features(features)
-        refined, top = self.refinement.refine(features), features[-1]
-        pooled = [L.mean(dim=(2, 3)) for L in (*refined, top)]
+        z, top = self.embed(features, embedding), features[-1]
+        refined = self.refinement.refine(features)
+        pooled = [L.mean(dim=(2, 3)) for L in refined]
         M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
-        pooled.append(torch.einsum('nshw,nchw->nsc', M, top).flatten(1))  # Eqs. 9 to 11, pooled
-        return self.classifier(pooled)
+        clsa = torch.einsum('nshw,nchw->nsc', M, top).flatten(1)  # Eqs. 9 to 11, pooled
+        return self.classifier([*pooled, self.head_drop(z), clsa])
 
     @without_float16
-    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def attention(
+        self, features: Sequence[Tensor], embedding: Tensor | None = None
+    ) -> list[Tensor]:
         """What the paper's figures show, of each level.
 
         First the spatial attention (Fig. 6): M^s (N, 1, H_s, W_s) of a mid level, all R(M^s) of the
         top one; M may be negative and is shown above its smallest value in the image. Then what
         the level's branch bases the predicted class on (Figs. 4, 5): Grad-CAM, which behind pooling
-        and a linear layer is the class activation map.
+        and a linear layer is the class activation map. The top level has none in a network whose
+        embedding does not depend on positions.
         """
-        scores, refined = self(features), self.refinement.refine(features)
-        predicted, top = scores.argmax(dim=1), features[-1]
+        z, top = self.embed(features, embedding), features[-1]
+        scores, refined = self(features, embedding), self.refinement.refine(features)
         M = [m(L) for m, L in zip(self.refinement.spatial, refined, strict=True)]
         M.append(torch.cat([resize(m, top) for m in M], dim=1))
-        masks = []
-        for name, m, L in zip(self.classifier.names, M, (*refined, top), strict=False):
-            w = linear_weight(self.classifier.fc[name])[predicted]
-            cam = torch.einsum('nc,nchw->nhw', w, L).relu().unsqueeze(1)
-            masks.append(torch.cat([m - m.amin(dim=(2, 3), keepdim=True), cam], dim=1))
-        return masks
+        masks = [[m - m.amin(dim=(2, 3), keepdim=True)] for m in M]
+        for name, mask, L in zip(self.classifier.names, masks, (*refined, top), strict=False):
+            is_mean = name != 'top' or self.embedding_channels is None
+            vector = L.mean(dim=(2, 3)) if is_mean else z
+            with contextlib.suppress(NoClassMap):
+                mask.append(class_activation(self.classifier.fc[name], scores, L, vector, is_mean))
+        return [torch.cat(mask, dim=1) for mask in masks]
 
-    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Cross-entropy of every branch, as ``ce_mid1`` ... ``ce_top``, ``ce_clsa``."""
-        return self.classifier.loss(self.branch_scores(features), target)
+        return self.classifier.loss(self.branch_scores(features, embedding), target)
+
+    @property
+    def attention_needs_gradient(self) -> bool:
+        return self.embedding_channels is not None

@@ -16,6 +16,7 @@ __all__ = [
     'negative_log_likelihood',
     'resize',
     'scale_gradient',
+    'score_gradient',
     'without_float16',
 ]
 
@@ -24,6 +25,26 @@ def linear_weight(layer: nn.Module) -> Tensor:
     """The weight (out, in) of a linear layer, also of one that PyTorch has quantised."""
     weight = layer.weight
     return weight if isinstance(weight, Tensor) else weight().dequantize()
+
+
+def score_gradient(classifier: nn.Module, z: Tensor, direction: Tensor) -> Tensor:
+    """The derivative (N, D) of scores with respect to the vectors z (N, D) that are classified.
+
+    Args:
+        classifier: of any kind; that of a linear layer is read off its weights.
+        z: the vectors.
+        direction: which scores: weights (N, Y) of each image's.
+    """
+    # a quantised layer's weight is a method
+    if isinstance(classifier, nn.Linear) or callable(getattr(classifier, 'weight', None)):
+        weight = linear_weight(classifier)
+        return direction @ weight.to(torch.promote_types(weight.dtype, direction.dtype))
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        scores = classifier(z)
+        (gradient,) = torch.autograd.grad(scores, z, direction.to(scores), create_graph=graph)
+    return gradient
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -73,30 +94,32 @@ def without_float16(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def in_float32(*arguments: object) -> object:
-        flat = [x for a in arguments for x in (a if isinstance(a, (list, tuple)) else [a])]
+    def in_float32(*arguments: object, **named: object) -> object:
+        given = [*arguments, *named.values()]
+        flat = [x for a in given for x in (a if isinstance(a, (list, tuple)) else [a])]
         tensors = [x for x in flat if isinstance(x, Tensor)]
         device = tensors[0].device.type
-        given = any(x.dtype is torch.float16 for x in tensors)
+        is_half = any(x.dtype is torch.float16 for x in tensors)
         has_autocast = torch.amp.is_autocast_available(device)  # meta has none
         chosen = (
             has_autocast
             and torch.is_autocast_enabled(device)
             and torch.get_autocast_dtype(device) is torch.float16
         )
-        if not given and not chosen:
-            return function(*arguments)
+        if not is_half and not chosen:
+            return function(*arguments, **named)
         module = arguments[0]
+        named = {key: _raised(value) for key, value in named.items()}
         with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
             if not isinstance(module, nn.Module):
-                return function(*_raised(arguments))
+                return function(*_raised(arguments), **named)
             half = [k for k, p in module.named_parameters() if p.dtype is torch.float16]
             if not half:
-                return function(module, *_raised(arguments[1:]))
+                return function(module, *_raised(arguments[1:]), **named)
             weights = {k: module.get_parameter(k).float() for k in half}
             # functional_call is made of this, and calls nothing but forward
             with _reparametrize_module(module, weights):
-                return function(module, *_raised(arguments[1:]))
+                return function(module, *_raised(arguments[1:]), **named)
 
     return in_float32
 

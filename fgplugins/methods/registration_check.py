@@ -24,8 +24,10 @@ __all__ = [
     'check_scores',
     'check_terms',
     'describe',
+    'embedding_of',
     'guarded',
     'owner_of',
+    'random_inputs',
     'random_maps',
     'random_target',
 ]
@@ -64,21 +66,41 @@ def random_maps(method: Method, N: int, dtype: torch.dtype = torch.float32) -> l
     return maps
 
 
+def random_inputs(
+    method: Method, N: int, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """`random_maps`, and by its keyword the embedding of the last one if the method reads it."""
+    features = random_maps(method, N, dtype)
+    return features, embedding_of(method, features)
+
+
+def embedding_of(method: Method, features: Sequence[Tensor]) -> dict[str, Tensor]:
+    """An embedding that is more than the mean of the last map, if the method reads one."""
+    if method.embedding_channels is None:
+        return {}
+    z = (features[-1] * features[-1].tanh()).mean(dim=(2, 3))
+    columns = torch.arange(method.embedding_channels) % z.shape[1]
+    return {'embedding': z[:, columns].tanh()}
+
+
 def random_target(method: Method, N: int) -> Tensor:
     """Classes of N images, as the method is given them."""
     target = torch.arange(N) % CLASSES
     return torch.eye(CLASSES)[target] if method.multi_label else target
 
 
-def build_method(cls: type[Method], hyperparameters: dict[str, object]) -> Method:
+def build_method(
+    cls: type[Method], hyperparameters: dict[str, object], embedding_channels: int | None = None
+) -> Method:
     """The method for maps as `random_maps` makes them, as many as it reads by default."""
     taps = cls.default_taps
     if not isinstance(taps, int) or taps < 1:
         raise BrokenContract(f'default_taps={taps!r}: must be a number of maps, 1 or more')
+    embedding = {} if embedding_channels is None else {'embedding_channels': embedding_channels}
     try:
-        return cls(_channels(taps), CLASSES, **hyperparameters)
+        return cls(_channels(taps), CLASSES, **hyperparameters, **embedding)
     except Exception as error:
-        given = ', '.join(f'{k}={v!r}' for k, v in hyperparameters.items())
+        given = ', '.join(f'{k}={v!r}' for k, v in {**hyperparameters, **embedding}.items())
         raise BrokenContract(
             f'cannot be built from in_channels={_channels(taps)} and num_classes={CLASSES}, '
             f'{given + " and " if given else ""}everything else by default: '
@@ -86,23 +108,23 @@ def build_method(cls: type[Method], hyperparameters: dict[str, object]) -> Metho
         ) from error
 
 
-def guarded(name: str, function: Callable, *arguments: object) -> object:
+def guarded(name: str, function: Callable, *arguments: object, **given: object) -> object:
     """What a function returns; its failure is a broken contract of that name."""
     try:
-        return function(*arguments)
+        return function(*arguments, **given)
     except Exception as error:
         raise BrokenContract(f'{name} fails: {type(error).__name__}: {error}') from error
 
 
-def attention_of(method: Method, features: Sequence[Tensor]) -> object:
+def attention_of(method: Method, features: Sequence[Tensor], given: dict[str, Tensor]) -> object:
     """What `Method.attention` returns, called as the zoos call it."""
-    with torch.set_grad_enabled(method.needs_gradient_path):
-        return guarded('attention', method.attention, features)
+    with torch.set_grad_enabled(method.attention_needs_gradient):
+        return guarded('attention', method.attention, features, **given)
 
 
-def check_scores(method: Method, features: Sequence[Tensor]) -> Tensor:
+def check_scores(method: Method, features: Sequence[Tensor], given: dict[str, Tensor]) -> Tensor:
     """The scores, of the right shape and finite."""
-    scores, N = guarded('forward', method, features), len(features[0])
+    scores, N = guarded('forward', method, features, **given), len(features[0])
     if not isinstance(scores, Tensor) or scores.shape != (N, CLASSES):
         raise BrokenContract(
             f'forward gives {describe(scores)} for {N} image(s), it must give scores of shape '
@@ -113,9 +135,11 @@ def check_scores(method: Method, features: Sequence[Tensor]) -> Tensor:
     return scores
 
 
-def check_masks(method: Method, features: Sequence[Tensor]) -> list[Tensor]:
+def check_masks(
+    method: Method, features: Sequence[Tensor], given: dict[str, Tensor]
+) -> list[Tensor]:
     """The masks, a stack for each map, finite and not negative."""
-    masks, N = attention_of(method, features), len(features[0])
+    masks, N = attention_of(method, features, given), len(features[0])
     grids = [tuple(f.shape[2:]) for f in features]
     right = (
         isinstance(masks, (list, tuple))
@@ -172,11 +196,11 @@ def check_returns(cls: type[Method], **hyperparameters: object) -> None:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             method = build_method(cls, hyperparameters)
-            features = random_maps(method, 2)
-            check_scores(method.eval(), features)
-            check_masks(method, features)
+            features, given = random_inputs(method, 2)
+            check_scores(method.eval(), features, given)
+            check_masks(method, features, given)
             target = random_target(method, 2)
-            check_terms(guarded('loss', method.train().loss, features, target))
+            check_terms(guarded('loss', method.train().loss, features, target, **given))
         except BrokenContract as error:
             raise BrokenContract(f'{owner_of(cls)}: {error}') from error.__cause__
 

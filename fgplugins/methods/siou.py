@@ -16,7 +16,7 @@ target at the last and at an inner level:
     L_ac = alpha - sum_ij A^in Mask / sum_ij A^in                          (8)
     L = L_cls + sIoU_inner + sIoU_last + L_ac                              (9)
 
-Training differs, the network does not: tested and deployed it is the backbone with its classifier.
+Training differs, the network does not: tested and deployed it is the network with its classifier.
 
 What is computed differently, all of it exact:
   * Behind average pooling and a linear layer dY^c/dF^k is the classifier's weight W_ck / Z, so the
@@ -24,8 +24,9 @@ What is computed differently, all of it exact:
     A_px = ReLU(sum_k W_ck F^k) / (Z K).
   * A convolution's second derivative is computed as a weight gradient is
     (`fgplugins.methods.fast.second_order`).
-  * The inner level's gradients start from the last map, at W_ck / Z: two vector-Jacobian products
-    through the layers between the levels, and no others.
+  * The inner level's gradients start from the last map, at W_ck / Z; in a network with more than
+    pooling there, from its embedding, and the same product gives both levels': one vector-Jacobian
+    product a class through the layers above the inner level, and no others.
 
 Deviations and decisions where the paper is silent:
   * Every A is divided by its largest value in the image; omega = 100 has no meaning otherwise. An
@@ -46,10 +47,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fgplugins.methods.base import Network
+from fgplugins.methods.base import Given, Network
 from fgplugins.methods.fast.second_order import input_gradients_only, second_order_convolutions
 from fgplugins.methods.gap import GAP
-from fgplugins.methods.layers import linear_weight
+from fgplugins.methods.layers import score_gradient
 from fgplugins.methods.registry import register_method
 
 __all__ = [
@@ -131,7 +132,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 @register_method('siou')
 class SIoU(GAP):
-    """Average pooling and a linear layer, trained to look elsewhere for the class it confuses.
+    """The network itself, trained to look elsewhere for the class that it confuses.
 
     Args:
         in_channels: channels of the inner and of the last map; the last one is classified.
@@ -144,6 +145,7 @@ class SIoU(GAP):
         last_weight: of sIoU at the last level.
         consistency_weight: of L_ac.
         multi_label: an image can have several classes (section 4.3).
+        embedding_channels: see `GAP`.
 
     Raises:
         ValueError: unless there are two maps, or for a value outside the documented ones.
@@ -166,8 +168,10 @@ class SIoU(GAP):
         last_weight: float = 1.0,
         consistency_weight: float = 1.0,
         multi_label: bool = False,
+        *,
+        embedding_channels: int | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes)
+        super().__init__(in_channels, num_classes, embedding_channels)
         if kind not in KINDS:
             raise ValueError(f'SIoU: kind={kind!r}: must be one of {", ".join(KINDS)}')
         if self.taps != 2:
@@ -182,40 +186,44 @@ class SIoU(GAP):
         }
         self.multi_label = multi_label
 
-    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """L_cls as ``ce`` (or ``soft_margin``), ``siou_inner``, ``siou_last``, ``consistency``."""
-        scores = self(features)
+        z = self.embed(features, embedding)
+        scores = self.network_scores(z)
         if self.multi_label:
             terms = {'soft_margin': F.multilabel_soft_margin_loss(scores, target)}
         else:
             terms = {'ce': F.cross_entropy(scores, target)}
         with torch.autocast(scores.device.type, enabled=False):
-            separation = self.separation(features, full_precision(scores.detach()), target)
+            separation = self.separation(features, full_precision(scores.detach()), target, z)
         terms |= {name: self.weights[name] * value for name, value in separation.items()}
         return terms
 
     def separation(
-        self, features: Sequence[Tensor], scores: Tensor, target: Tensor
+        self, features: Sequence[Tensor], scores: Tensor, target: Tensor, z: Tensor
     ) -> dict[str, Tensor]:
         """The unweighted terms of Eqs. 6 and 8 that have a weight."""
         wanted = [name for name, weight in self.weights.items() if weight]
         if not wanted:
             return {}
-        d_T, d_Conf = self.directions(scores, target)
-        terms = {}
-        A_last = normalized(self.last_attention(features, d_T))
-        mask = target_region(A_last, self.omega, self.sigma)  # Eq. 7
-        if 'siou_last' in wanted:
-            A_Conf = normalized(self.last_attention(features, d_Conf))
-            terms['siou_last'] = soft_iou(A_last, A_Conf, mask).mean()
-        if wanted == ['siou_last']:
-            return terms
         graph = torch.is_grad_enabled()
-        A_in = normalized(self.inner_attention(features, d_T, graph))
+        d_T, d_Conf = self.directions(scores, target)
+        inner = wanted != ['siou_last']
+        A_in, A_last = self.normalized_attentions(features, d_T, z, inner, graph)
+        mask = target_region(A_last, self.omega, self.sigma)  # Eq. 7
+        terms = {}
+        if wanted != ['consistency']:
+            inner = 'siou_inner' in wanted
+            Conf_in, Conf_last = self.normalized_attentions(features, d_Conf, z, inner, graph)
+        if 'siou_last' in wanted:
+            terms['siou_last'] = soft_iou(A_last, Conf_last, mask).mean()
+        if A_in is None:
+            return terms
         mask = resize_mask(mask, A_in)
         if 'siou_inner' in wanted:
-            A_Conf = normalized(self.inner_attention(features, d_Conf, graph))
-            terms['siou_inner'] = soft_iou(A_in, A_Conf, mask).mean()
+            terms['siou_inner'] = soft_iou(A_in, Conf_in, mask).mean()
         if 'consistency' in wanted:
             terms['consistency'] = attention_consistency(A_in, mask, self.alpha).mean()
         return terms
@@ -235,63 +243,104 @@ class SIoU(GAP):
         confusing = F.one_hot(wrong, self.num_classes).to(scores.dtype) * ~own
         return target * own, confusing
 
-    def inner_attention(
-        self, features: Sequence[Tensor], direction: Tensor, create_graph: bool
-    ) -> Tensor:
-        """A (N, h, w) at the inner level, of the scores that ``direction`` (N, Y) weighs.
+    def normalized_attentions(
+        self, features: Sequence[Tensor], direction: Tensor, z: Tensor, inner: bool, graph: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """`class_attentions`, each divided by its largest value."""
+        A_in, A_last = self.class_attentions(features, direction, z, inner, graph)
+        return None if A_in is None else normalized(A_in), normalized(A_last)
+
+    def class_attentions(
+        self,
+        features: Sequence[Tensor],
+        direction: Tensor,
+        z: Tensor,
+        inner: bool = True,
+        create_graph: bool = False,
+    ) -> tuple[Tensor | None, Tensor]:
+        """A of the scores that ``direction`` (N, Y) weighs.
+
+        Args:
+            features: the inner and the last map, computed with gradients on.
+            direction: of `directions`.
+            z: the embedding (N, D) of the last map.
+            inner: also at the inner level.
+            create_graph: A is differentiated in turn.
+
+        Returns:
+            (N, h, w) at the inner level or None, and (N, H, W) at the last.
 
         Raises:
-            ValueError: if the last map was not computed from the inner one, with gradients on.
+            ValueError: if what is differentiated was not computed from the maps, with gradients on.
         """
-        inner, last = features
-        w = direction @ full_precision(linear_weight(self.classifier))
-        gradient = None
-        if last.requires_grad and inner.requires_grad:
+        L, last = features
+        Z = last.shape[2] * last.shape[3]
+        w = score_gradient(self.classifier, z, direction)  # dY/dz
+        if self.embedding_channels is None:
+            A_last = last_class_attention(full_precision(last), w, self.kind)
+            if not inner:
+                return None, A_last
             start = w[:, :, None, None].to(last.dtype).expand_as(last)
-            with input_gradients_only(last, inner):
-                (gradient,) = torch.autograd.grad(
-                    last, inner, start, retain_graph=True, create_graph=create_graph,
+            (dL,) = self._gradients(last, [L], start, create_graph)
+        else:
+            maps = [L, last] if inner else [last]
+            *dL, d_last = self._gradients(z, maps, Z * w.to(z.dtype), create_graph)
+            A_last = class_attention(full_precision(last), full_precision(d_last) / Z, self.kind)
+            if not inner:
+                return None, A_last
+            (dL,) = dL
+        # 1/Z of the pooling comes last: a product of small numbers is too small for float16
+        A_in = class_attention(full_precision(L), full_precision(dL) / Z, self.kind)
+        return A_in, A_last
+
+    @staticmethod
+    def _gradients(
+        output: Tensor, maps: list[Tensor], start: Tensor, create_graph: bool
+    ) -> list[Tensor]:
+        """One vector-Jacobian product: d<start, output> with respect to each map."""
+        found = [None]
+        if output.requires_grad and all(m.requires_grad for m in maps):
+            with input_gradients_only(output, maps[0]):
+                found = torch.autograd.grad(
+                    output, maps, start, retain_graph=True, create_graph=create_graph,
                     allow_unused=True,
                 )  # fmt: skip
-        if gradient is None:
+        if any(gradient is None for gradient in found):
             raise ValueError(
                 'SIoU differentiates scores with respect to the inner map, and the last map has no '
                 'gradient there: compute the maps with gradients on, by a backbone that returns '
                 'the tensors it continues from and is not frozen above the inner level'
             )
-        # 1/Z of the pooling comes last: a product of small numbers is too small for float16
-        Z = last.shape[2] * last.shape[3]
-        return class_attention(full_precision(inner), full_precision(gradient) / Z, self.kind)
-
-    def last_attention(self, features: Sequence[Tensor], direction: Tensor) -> Tensor:
-        """A (N, H, W) at the last level, of the scores that ``direction`` (N, Y) weighs."""
-        w = direction @ full_precision(linear_weight(self.classifier))
-        return last_class_attention(full_precision(features[-1]), w, self.kind)
+        return list(found)
 
     def attention(
-        self, features: Sequence[Tensor], classes: Sequence[int] | None = None
+        self,
+        features: Sequence[Tensor],
+        classes: Sequence[int] | None = None,
+        embedding: Tensor | None = None,
     ) -> list[Tensor]:
         """A of the predicted class and of the one it is most confused with (Figs. 2, 8).
 
         Args:
             features: the inner and the last map, computed with gradients on.
             classes: the classes to show instead, the same for every image.
+            embedding: of the last map, where the method was built for it.
 
         Returns:
             (N, K, h, w) at the inner and (N, K, H, W) at the last level.
         """
-        scores = full_precision(self(features).detach())
+        z = self.embed(features, embedding)
+        scores = full_precision(self.classifier(z).detach())
         if classes is None:
             shown = scores.topk(min(2, self.num_classes), dim=1).indices
         else:
             shown = torch.tensor([list(classes)] * len(scores), device=scores.device)
         with torch.autocast(scores.device.type, enabled=False):
             onehot = F.one_hot(shown, self.num_classes).to(scores.dtype).unbind(dim=1)
-            inner = [self.inner_attention(features, d, create_graph=False) for d in onehot]
-            last = [self.last_attention(features, d) for d in onehot]
-        return [torch.stack(A, dim=1).detach() for A in (inner, last)]
+            maps = [self.class_attentions(features, d, z) for d in onehot]
+        return [torch.stack(A, dim=1).detach() for A in zip(*maps, strict=True)]
 
-    def features_for_loss(self, network: Network, images: Tensor) -> Sequence[Tensor]:
+    def features_for_loss(self, network: Network, images: Tensor) -> Given:
         """The maps, by convolutions that are cheap to differentiate twice."""
         with second_order_convolutions():
             return network(images)

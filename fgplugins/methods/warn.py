@@ -13,8 +13,9 @@ l gets an attention module of AW heads k; its features are Z = Z^l, * is a convo
     gO    = softmax(c)                                       (7)  global gates
     output = g_net output_net + sum_l gO^l o^l               (8)
 
-Here AD = S is the number of maps given, AW = K = ``heads``, Y the number of classes, and the
-network's own prediction output_net is global average pooling and a linear layer.
+Here AD = S is the number of maps given, AW = K = ``heads``, Y the number of classes. output_net is
+the network's own prediction. The pooled Z^L of Eq. 6 is the vector that it is made of, in most
+networks the mean of the last map.
 
 What is computed differently, exactly: features are pooled under the masks first and projected then
 (`fgplugins.methods.fast.warn`). That takes nine shifted copies of each mask instead of a map of K Y
@@ -185,12 +186,16 @@ class WARN(Method):
         mix: what Eq. 8 mixes: 'log_prob' (official code) | 'prob'. Scores are logarithms in both.
         base_grad: factor on the gradient from modules and gates to the base network.
         diversity: weight of the term that keeps heads apart; 0 turns it off.
+        embedding_channels: D, where the network's embedding is given; else it is the mean of the
+            last map.
 
     Raises:
         ValueError: for a value outside the documented ones.
     """
 
     default_taps = 3
+    reads_embedding = True
+    embedding_classifier = 'classifier'
 
     def __init__(
         self,
@@ -204,8 +209,10 @@ class WARN(Method):
         mix: str = 'log_prob',
         base_grad: float = 1.0,
         diversity: float = 1e-3,
+        *,
+        embedding_channels: int | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes)
+        super().__init__(in_channels, num_classes, embedding_channels)
         if heads < 1:
             raise ValueError(f'WARN: heads={heads}: needs at least 1')
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -226,28 +233,28 @@ class WARN(Method):
             AttentionModule(C, num_classes, heads, kernel_size, mask, gates)
             for C in self.in_channels
         )
-        self.W_G = nn.Linear(self.in_channels[-1], self.taps + 1, bias=False) if gates else None
+        self.W_G = nn.Linear(self.head_channels, self.taps + 1, bias=False) if gates else None
         if self.W_G is not None:
             nn.init.kaiming_normal_(self.W_G.weight)  # official code
         self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
-        self.classifier = nn.Linear(self.in_channels[-1], num_classes)
+        self.classifier = nn.Linear(self.head_channels, num_classes)
 
-    def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
+    def forward_paper(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y), with every attention module in the paper's order of operations."""
-        self.check_features(features)
+        z = self.embed(features, embedding)
         hypotheses, _ = self._attend(features, paper=True)
-        return self.output(features[-1], hypotheses)
+        return self.output(z, hypotheses)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y): logarithms, for the negative log-likelihood."""
-        self.check_features(features)
+        z = self.embed(features, embedding)
         hypotheses, _ = self._attend(features)
-        return self.output(features[-1], hypotheses)
+        return self.output(z, hypotheses)
 
-    def output(self, Z_L: Tensor, hypotheses: Sequence[Tensor]) -> Tensor:
-        """The output (N, Y) of Eq. 8, from the last map Z^L and the modules' hypotheses (N, Y)."""
-        z = Z_L.mean(dim=(2, 3))
-        outputs = torch.stack([*hypotheses, self.classifier(z)], dim=1)  # (N, S + 1, Y)
+    def output(self, z: Tensor, hypotheses: Sequence[Tensor]) -> Tensor:
+        """The output (N, Y) of Eq. 8, from the embedding z and the modules' hypotheses (N, Y)."""
+        output_net = self.network_scores(z)
+        outputs = torch.stack([*hypotheses, output_net], dim=1)  # (N, S + 1, Y)
         log_p = outputs.log_softmax(dim=2)
         gO = self.global_gates(z)
         if self.mix == 'log_prob':
@@ -255,22 +262,26 @@ class WARN(Method):
         return (gO.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
 
     def global_gates(self, z: Tensor) -> Tensor:
-        """The gates gO and, last, g_net: (N, S + 1), from the pooled last map z (N, C)."""
+        """The gates gO and, last, g_net: (N, S + 1), from the embedding z (N, D)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
         c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6
         return c.softmax(dim=1)  # Eq. 7
 
-    def attention(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def attention(
+        self, features: Sequence[Tensor], embedding: Tensor | None = None
+    ) -> list[Tensor]:
         """The masks H of Eq. 1: (N, K, H_s, W_s) for each level."""
         self.check_features(features)
         return [m.masks(Z) for m, Z in zip(self.attention_modules, features, strict=True)]
 
-    def loss(self, features: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """``nll`` of the scores and, if its weight is not 0, ``diversity`` of the masks."""
-        self.check_features(features)
+        z = self.embed(features, embedding)
         hypotheses, masks = self._attend(features)
-        scores = self.output(features[-1], hypotheses)
+        scores = self.output(z, hypotheses)
         terms = {'nll': negative_log_likelihood(scores, target)}
         if self.diversity > 0:
             overlap = torch.stack([mask_diversity(H) for H in masks]).mean()
