@@ -78,15 +78,33 @@ def test_lists_read_well() -> None:
 
 
 def test_dropout_is_of_the_vector_that_is_classified() -> None:
-    model = small('gap', drop_rate=0.5).train()
-    x = torch.randn(64, 3, 32, 32)
+    x, seen = torch.randn(64, 3, 32, 32), []
+    for method in ('gap', 'warn', 'clan', 'siou'):
+        model = small(method, drop_rate=0.5).train()
+        model.backbone.eval()
+        classifier = model.method.get_submodule(model.method.embedding_classifier)
+        classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        plain = model.backbone.forward_features(x).mean(dim=(2, 3))
+        model(x)
+        dropped = seen.pop()
+        kept = dropped != 0
+        assert 0.4 < kept.float().mean() / (plain != 0).float().mean() < 0.6
+        torch.testing.assert_close(dropped, plain * kept * 2)
+        model.eval()
+        assert torch.equal(model(x), model(x))
+    model = small('att2', drop_rate=0.5).train()  # has no classifier of the embedding
     model.backbone.eval()
-    dropped, plain = model.forward_features(x)[-1], model.backbone.forward_features(x)
-    kept = dropped.abs().sum(dim=(2, 3)) > 0
-    assert 0.4 < kept.float().mean() / (plain.abs().sum(dim=(2, 3)) > 0).float().mean() < 0.6
-    torch.testing.assert_close(dropped, plain * kept[:, :, None, None] * 2)
-    model.eval()
-    assert torch.equal(model(x), model(x))
+    alive = model.backbone.forward_features(x).sum(dim=(2, 3)) > 0
+    kept = model.read(x)[-1].sum(dim=(2, 3)) > 0
+    assert 0.4 < kept.float().mean() / alive.float().mean() < 0.6
+
+
+def test_the_networks_own_dropout_is_taken_over() -> None:
+    """Once: the network has it no more, and a user's own rate takes its place."""
+    model = timm.create_model('gap', backbone='ghostnet_050', num_classes=3)
+    assert model.method.head_drop.p == model.drop_rate == 0.2 and model.backbone.drop_rate == 0
+    other = timm.create_model('gap', backbone='ghostnet_050', num_classes=3, drop_rate=0.5)
+    assert other.method.head_drop.p == 0.5 and other.backbone.drop_rate == 0
 
 
 def test_drop_path_reaches_the_backbone_or_is_refused_by_name() -> None:
@@ -107,9 +125,16 @@ def test_without_classes_the_last_map_comes_out(method: str) -> None:
     model.reset_classifier(0)
     assert torch.equal(model(x), pooled)
     model.reset_classifier(0, '')
-    assert torch.equal(model(x), features[-1])
+    assert torch.equal(model(x), features if model.is_network else features[-1])
     model.reset_classifier(3)
     assert model(x).shape == (2, 3) and not model.method.training
+    if method != 'att2':
+        model.reset_classifier(3, 'max')  # of the network's own head
+        features, given = model.method.split(model.read(x))
+        torch.testing.assert_close(model(x), model.method(features, **given))
+        assert model(x).shape == (2, 3)
+        torch.testing.assert_close(given['embedding'], features[-1].amax(dim=(2, 3)))
+        return
     with pytest.raises(ValueError, match="global_pool='max'"):
         model.reset_classifier(3, 'max')
 
@@ -201,7 +226,7 @@ def test_scripted_and_symbolically_traced(method: str) -> None:
 )
 def test_what_no_map_depends_on_is_not_trained(backbone: str, left: str) -> None:
     """It stays in the state dict, where weights that timm publishes have it."""
-    model = timm.create_model('gap', backbone=backbone, num_classes=3)
+    model = timm.create_model('gap', backbone=backbone, num_classes=3, head='mean')
     assert left not in dict(model.backbone.named_parameters())
     x, target = torch.randn(2, 3, *model.input_size), torch.tensor([0, 2])
     sum(model.loss(x, target).values()).backward()
@@ -216,7 +241,7 @@ def test_probing_a_preset_would_find_nothing(name: str) -> None:
     with torch.device('meta'):
         plain, probed = timm.create_model(name), timm.create_model(name, probe=True)
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in probed.named_parameters()]
-    assert probed.backbone.normalized_maps is True
+    assert plain.reading == probed.reading and plain.reading.normalized
 
 
 def test_another_backbone_is_probed() -> None:
@@ -353,7 +378,8 @@ def test_layer_decay_is_in_timms_order(backbone: str) -> None:
     """Groups are a function, patterns, lists of them: the order is the plain network's."""
     with torch.device('meta'):
         plain = scales(timm.create_model(backbone, num_classes=3))
-        model = timm.create_model('art', backbone=backbone, num_classes=3)
+        head = 'mean' if backbone.startswith('crossvit') else 'network'
+        model = timm.create_model('art', backbone=backbone, num_classes=3, head=head)
         composed, step = scales(model), scales(LossStep(model))
     names = sorted((n for n in plain if f'backbone.{n}' in composed), key=plain.get)
     assert len(set(composed.values())) > 3

@@ -38,8 +38,8 @@ from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import Table, write_text
 from fgplugins.analysis.timing import machine_record, median_ratio
 from fgplugins.errors import UserError
+from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
-from fgplugins.zoo_timm.names import is_timm_name
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
 

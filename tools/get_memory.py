@@ -60,14 +60,16 @@ def main() -> None:
     for size in sizes:
         try:
             with torch.no_grad():
-                features = loaded.features(torch.zeros(1, loaded.input_size[0], size, size))
+                image = torch.zeros(1, loaded.input_size[0], size, size)
+                features, given = loaded.method.split(loaded.features(image))
         except (AssertionError, RuntimeError) as error:  # timm's networks assert their size
             reason = str(error).strip().splitlines()[0]
             raise UserError(f'{args.model} does not run on {size} x {size}: {reason}') from error
         features = [f.clone().requires_grad_() for f in features]
-        known = [*features, *loaded.method.parameters(), *loaded.method.buffers()]
-        ours = saved_bytes(lambda f=features: loaded.method(f), known)
-        paper = saved_bytes(lambda f=features: loaded.method.forward_paper(f), known)
+        given = {key: value.clone().requires_grad_() for key, value in given.items()}
+        known = [*features, *given.values(), *loaded.method.parameters(), *loaded.method.buffers()]
+        ours = saved_bytes(lambda f=features, g=given: loaded.method(f, **g), known)
+        paper = saved_bytes(lambda f=features, g=given: loaded.method.forward_paper(f, **g), known)
         positions = [f.shape[2] * f.shape[3] for f in features]
         rows.append({'size': size, 'positions': positions, 'ours': ours, 'paper': paper})
         shown = ' + '.join(map(str, positions))

@@ -102,7 +102,7 @@ def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, objec
     if args.query:
         with torch.no_grad():
             image = read_image(loaded, find_images([args.query], 1)[0])[1]
-            asked['query'] = loaded.features(image)
+            asked['query'], _ = loaded.method.split(loaded.features(image))
     if args.classes:
         names, count = loaded.classes or [], loaded.method.num_classes
         asked['classes'] = []

@@ -152,14 +152,19 @@ def make_step(form: ModelForm, setup: Setup, x: Tensor, target: Tensor) -> Calla
     if setup.mode.startswith('method'):
         with torch.no_grad():
             model.eval()
-            features = [f.detach().clone() for f in form.loaded.features(x)]
-        inputs = [f.requires_grad_(training) for f in features]
+            maps, given = method.split(form.loaded.features(x))
+        features = [f.detach().clone().requires_grad_(training) for f in maps]
+        given = {k: z.detach().clone().requires_grad_(training) for k, z in given.items()}
+        inputs = [*features, *given.values()]
 
         def method_loss(features: list[Tensor], target: Tensor) -> Tensor:
-            return sum(method.loss(features, target).values())
+            return sum(method.loss(features, target, **given).values())
 
-        function = method_loss if training else method
-        arguments = (inputs, target) if training else (inputs,)
+        def method_scores(features: list[Tensor]) -> Tensor:
+            return method(features, **given)
+
+        function = method_loss if training else method_scores
+        arguments = (features, target) if training else (features,)
     else:
         inputs = []
         function = form.loss() if training else model

@@ -113,7 +113,8 @@ def paper_form(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         restore = set_paper_order(loaded.method)
         try:
-            return loaded.method(loaded.features(x))
+            features, given = loaded.method.split(loaded.features(x))
+            return loaded.method(features, **given)
         finally:
             restore()
 

@@ -201,11 +201,14 @@ def try_timm(covered: CoveredBackbone, method: str, side: int = 128) -> Cell:
         if model.fixed_size is None and max(H, W) > side:
             # steps of 32 and, for networks that cut images into patches of 14, of 28
             sizes = [(side, side * 3 // 4), (side // 28 * 28 + 28, side // 28 * 28), *sizes]
-        channels = [info['num_chs'] for info in model.feature_info]
+
+        def features(x: Tensor) -> Sequence[Tensor]:
+            return model.method.split(model.read(x))[0]
+
         for cell.size in sizes:
             try:
                 exercise(
-                    step, step, model, model.forward_features, model.attention_maps, channels,
+                    step, step, model, features, model.attention_maps, model.channels,
                     (C, *cell.size),
                 )  # fmt: skip
                 return

@@ -19,9 +19,9 @@ from fgplugins.analysis.complexity import set_paper_order
 from fgplugins.analysis.loading import key_values, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
+from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.loaded import LoadedModel
 from fgplugins.zoo_timm import checkpoints as timm_checkpoints
-from fgplugins.zoo_timm.names import is_timm_name
 from fgplugins.zoo_timm.task import LossStep
 
 __all__ = [

@@ -9,10 +9,10 @@ from pathlib import Path
 import timm
 
 from fgplugins.errors import UserError, did_you_mean
+from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.loaded import LoadedModel
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_timm.loading import load_timm
-from fgplugins.zoo_timm.names import is_timm_name
 
 __all__ = ['add_model_arguments', 'key_values', 'load_model', 'parse_value']
 

@@ -248,6 +248,8 @@ class ART(GAP):
         ValueError: for a value outside the documented ones.
     """
 
+    reads_embedding = True
+
     def __init__(
         self,
         in_channels: Sequence[int],

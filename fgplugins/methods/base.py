@@ -117,6 +117,8 @@ class Method(nn.Module):
         reads_embedding: the method uses the network's own prediction.
         embedding_classifier: name of the submodule that classifies the embedding; adapters put the
             network's own classifier into its place.
+        is_network: the scores are `network_scores` and nothing else: in testing the method is the
+            network that it stands on, and it is deployed as that.
         head_drop: dropout in front of that classifier, where there is one; adapters set its rate.
         default_taps: how many of the backbone's last maps the method reads when nobody says.
         taps: how many this instance reads.
@@ -135,6 +137,7 @@ class Method(nn.Module):
     default_taps: int = 1
     reads_embedding: bool = False
     embedding_classifier: str = ''
+    is_network: bool = False
     needs_gradient_path: bool = False
     multi_label: bool = False
     head_names: Sequence[str] = ()
@@ -142,10 +145,17 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        # whoever overrides a method that reads the embedding may do so without it
-        own = [vars(cls)[name] for name in ('forward', 'attention', 'loss') if name in vars(cls)]
-        takes_it = all('embedding' in inspect.signature(function).parameters for function in own)
-        if 'reads_embedding' not in vars(cls) and not takes_it:
+        own = vars(cls)
+        if 'forward' in own and 'is_network' not in own:
+            cls.is_network = False
+        # whoever changes a method that reads the embedding may do so without it
+        added = {'__init__': 'embedding_channels'}
+        added |= dict.fromkeys(('forward', 'attention', 'loss'), 'embedding')
+        lacks_it = 'regularizer' in own or any(
+            name in own and argument not in inspect.signature(own[name]).parameters
+            for name, argument in added.items()
+        )
+        if lacks_it and 'reads_embedding' not in own:
             cls.reads_embedding = False
 
     def __init__(
@@ -167,7 +177,7 @@ class Method(nn.Module):
         self.in_channels = tuple(int(c) for c in in_channels)
         self.num_classes = int(num_classes)
         self.embedding_channels = embedding_channels
-        if self.reads_embedding:
+        if self.embedding_classifier:
             self.head_drop = nn.Dropout(0.0)
 
     @property
@@ -220,14 +230,6 @@ class Method(nn.Module):
     @property
     def has_regularizer(self) -> bool:
         return type(self).regularizer is not Method.regularizer
-
-    @property
-    def is_network(self) -> bool:
-        """Whether the scores are `network_scores` and nothing else.
-
-        In testing such a model is the network that it stands on, and it is deployed as that.
-        """
-        return False
 
     @property
     def attention_needs_gradient(self) -> bool:

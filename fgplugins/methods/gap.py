@@ -80,6 +80,7 @@ class GAP(Method):
 
     reads_embedding = True
     embedding_classifier = 'classifier'
+    is_network = True
 
     def __init__(
         self, in_channels: Sequence[int], num_classes: int, embedding_channels: int | None = None
@@ -107,11 +108,8 @@ class GAP(Method):
         self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Cross-entropy, as ``ce``."""
-        return {'ce': F.cross_entropy(self(features, embedding), target)}
-
-    @property
-    def is_network(self) -> bool:
-        return type(self).forward is GAP.forward
+        given = {} if embedding is None else {'embedding': embedding}
+        return {'ce': F.cross_entropy(self(features, **given), target)}
 
     @property
     def attention_needs_gradient(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError
 from fgplugins.methods import Method, Regularizer
+from fgplugins.methods.base import Network
 from fgplugins.utils.modes import in_testing
 
 __all__ = ['LoadedModel', 'check_names', 'training_views']
@@ -25,7 +26,8 @@ class LoadedModel:
         name: the config's or the timm model's.
         model: in eval mode.
         input_size: (channels, height, width).
-        features: images (N, C, H, W) -> the maps a method reads; None for a plain network.
+        features: images (N, C, H, W) -> what a method is given: the maps, and the embedding if it
+            reads that; None for a plain network.
         method: the method on top; None for a plain network.
         read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
         classes: names of the classes where they are known.
@@ -38,7 +40,7 @@ class LoadedModel:
     name: str
     model: nn.Module
     input_size: tuple[int, int, int]
-    features: Callable[[Tensor], list[Tensor]] | None
+    features: Network | None
     method: Method | None
     read_image: Callable[[str], tuple[np.ndarray, Tensor]]
     classes: list[str] | None = None
@@ -58,19 +60,21 @@ class LoadedModel:
 
 
 def training_views(
-    regularizer: Regularizer, model: nn.Module, features: Callable[[Tensor], list[Tensor]]
+    regularizer: Regularizer, method: Method, model: nn.Module, features: Network
 ) -> Callable[[Tensor], dict[str, Tensor]]:
     """The function that shows the views of images that a regularizer trains on.
 
     Args:
         regularizer: the method's part that exists in training only.
-        model: the model it belongs to.
-        features: images -> the maps that the method reads.
+        method: the method.
+        model: the model they belong to.
+        features: images -> what the method is given.
     """
 
     def views(images: Tensor) -> dict[str, Tensor]:
         with in_testing(model), in_testing(regularizer), torch.no_grad():
-            return regularizer.show(images, features(images))
+            maps, given = method.split(features(images))
+            return regularizer.show(images, maps, **given)
 
     return views
 

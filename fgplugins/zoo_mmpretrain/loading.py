@@ -107,7 +107,7 @@ def load_classifier(
 
     views = None
     if training_only and getattr(model, 'regularizer', None) is not None:
-        views = training_views(model.regularizer, model, features)
+        views = training_views(model.regularizer, head.method, model, features)
     stated = (cfg.model.get('backbone') or {}).get('in_channels')
     channels = stated or ask_image_channels(model)
     return LoadedModel(

@@ -14,7 +14,7 @@ from timm.models._pretrained import PretrainedCfg
 
 from fgplugins.errors import did_you_mean
 from fgplugins.methods import Method
-from fgplugins.zoo_timm.names import look_up
+from fgplugins.networks.names import look_up
 
 __all__ = [
     'check_backbone',

@@ -14,8 +14,8 @@ from timm.models import clean_state_dict, get_model_input_config, load_state_dic
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError, one_line
+from fgplugins.networks.weights import first_difference
 from fgplugins.zoo_timm.fg_models import backbone_settings, method_of
-from fgplugins.zoo_timm.weights import first_difference
 
 __all__ = [
     'SavedModel',

@@ -9,53 +9,64 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from timm.models import get_model_input_config
+from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
 from fgplugins.methods import get_method
+from fgplugins.methods.base import Given
+from fgplugins.networks.adapter import adapt_network
+from fgplugins.networks.reading import Reading
 from fgplugins.utils.probing import (
     check_gradient_path,
     find_view_size,
     make_twice_differentiable,
     probe,
     sizes_to_try,
-    turn_into_buffers,
-    unused_parameters,
 )
 from fgplugins.zoo_timm.arguments import check_backbone, explain_argument, method_arguments
 from fgplugins.zoo_timm.grouping import LAST, network_ordinals
-from fgplugins.zoo_timm.levels import find_levels, read_maps
 from fgplugins.zoo_timm.scripting import TracedModel, trace_method
-from fgplugins.zoo_timm.weights import create_backbone
 
 __all__ = ['ComposedModel']
 
 
 class ComposedModel(nn.Module):
-    """``backbone -> feature maps -> method -> scores``, with timm's model interface.
+    """``backbone -> feature maps, embedding -> method -> scores``, with timm's model interface.
+
+    A method that uses the network's own prediction stands on the network as it is, with its own
+    head and classifier. ``gap``, ``siou`` and ``art`` are that network: like any model of timm's,
+    their ``forward_features`` gives the network's final features, and ``forward_head`` scores of
+    them. For other methods the features are a list: the maps and, last, the embedding if it is
+    read.
 
     Args:
         method: key of a registered method.
         backbone: name of any timm model.
-        num_classes: Y; 0 leaves the method out (`forward` then returns the last map, pooled).
+        num_classes: Y; 0 leaves the method out (`forward` then returns the embedding).
         in_chans: image channels.
+        head: 'network' (the backbone's own head and classifier) | 'mean' (no more than the mean of
+            its last map); if None its own where it has one that gives all scores from one vector,
+            else 'mean', and a warning says so.
         taps: how many of the backbone's last maps the method reads; the method's default if None.
         levels: the maps themselves, as indices into the backbone's ``feature_info``.
-        backbone_pretrained: load the backbone's published weights.
-        backbone_checkpoint: load the backbone's weights from this file.
-        drop_rate: of dropping channels of the last map in training: timm's dropout of the vector
-            that is classified, for methods that average the map.
-        global_pool: 'avg' | ''; how the last map comes out where there is no method on it. Methods
-            pool under their own masks.
+        backbone_pretrained: load the backbone's published weights; its classifier too, if it is of
+            as many classes.
+        backbone_checkpoint: load the weights of this file, likewise.
+        drop_rate: of dropout in front of the network's classifier; the network's own if None. For
+            methods that do not use the network's prediction, of dropping channels of the last map.
+        global_pool: of the backbone, as timm has it. Methods that do not read its head pool under
+            their own masks, and take 'avg' or ''.
         device: where to create the parameters.
         dtype: their type.
         probe: run the backbone once on a small image to see whether it suits the method, and which
-            of its parameters the maps depend on. What is known to fit (presets) needs none.
+            of its parameters the maps depend on. What is known to fit (presets of ``head='mean'``)
+            needs none.
         **kwargs: hyper-parameters of the method by its own names; the rest goes to the backbone.
 
     Raises:
-        ValueError: for an unknown method or backbone, or levels that the backbone lacks.
+        ValueError: for an unknown method or backbone, levels that the backbone lacks, or a head
+            that it does not have.
     """
 
     def __init__(
@@ -64,12 +75,13 @@ class ComposedModel(nn.Module):
         backbone: str,
         num_classes: int = 1000,
         in_chans: int = 3,
+        head: str | None = None,
         taps: int | None = None,
         levels: Sequence[int] | None = None,
         backbone_pretrained: bool = False,
         backbone_checkpoint: str | Path = '',
-        drop_rate: float = 0.0,
-        global_pool: str = 'avg',
+        drop_rate: float | None = None,
+        global_pool: str | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         probe: bool = True,
@@ -80,35 +92,43 @@ class ComposedModel(nn.Module):
         cls = get_method(method)
         check_backbone(backbone)
         own = {k: kwargs.pop(k) for k in method_arguments(cls) if k in kwargs}
-        self.method_name, self.method_args, self.in_chans = method, own, in_chans
-        self._set_pooling(global_pool)
-        self.feature_drop = nn.Dropout2d(drop_rate)
+        self.method_name, self.method_class, self.method_args = method, cls, own
+        self.in_chans = in_chans
         self.backbone_name, self.backbone_args = backbone, dict(kwargs)
-        arguments = {'num_classes': 0, 'in_chans': in_chans, **kwargs}
+        if cls.reads_embedding and head != 'mean' and global_pool:
+            kwargs['global_pool'] = self.backbone_args['global_pool'] = global_pool
         try:
-            self.backbone = create_backbone(
-                backbone, backbone_pretrained, backbone_checkpoint,
-                device=device, dtype=dtype, **arguments,
+            adapted = adapt_network(
+                backbone, method, num_classes, in_chans, head, taps, levels, cls.default_taps,
+                cls.reads_embedding, backbone_pretrained, backbone_checkpoint, probe,
+                device=device, dtype=dtype, **kwargs,
             )  # fmt: skip
         except TypeError as error:
             raise TypeError(explain_argument(str(error), cls, method, backbone)) from error
-        info = list(self.backbone.feature_info)
-        levels = find_levels(info, taps, levels, cls.default_taps, method, backbone)
-        self.feature_info = [info[i] for i in levels]
-        # nothing above the last map read stays, so that every parameter gets a gradient
-        self.levels = list(self.backbone.prune_intermediate_layers(levels, prune_head=True))
-        self.num_classes, self.drop_rate = num_classes, drop_rate
-        self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
-        settings = get_model_input_config(self.backbone)
-        self.input_size = tuple(settings['input_size'][1:])
-        self.fixed_size = self.input_size if settings['fixed_input_size'] else None
-        self.method = self._build_method(device, dtype)
+        self.backbone, self.reading = adapted.network, adapted.reading
+        self.head, self.place, self.levels = adapted.head, adapted.place, adapted.reading.levels
+        self.embedding_channels = adapted.embedding_channels
+        self.channels, self.reductions = adapted.channels, adapted.reductions
+        self.feature_info = list(self.backbone.feature_info)[: self.levels[-1] + 1]
+        self.input_size, self.fixed_size = adapted.input_size, adapted.fixed_size
+        self._set_pooling(global_pool)
+        self.num_classes = num_classes
+        self.drop_rate = adapted.drop_rate if drop_rate is None else drop_rate
+        self.feature_drop = nn.Dropout2d(0.0 if cls.embedding_classifier else self.drop_rate)
+        self.head_hidden_size = self.embedding_channels or self.channels[-1]
+        # of what forward_features gives
+        self.num_features = self.backbone.num_features if self.is_network else self.head_hidden_size
+        self.method = self._build_method(adapted.classifier, device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = make_twice_differentiable(self.backbone) if cls.needs_gradient_path else []
-        self.backbone.normalized_maps = True
         self.train()
-        if probe:
-            self._probe(cls.needs_gradient_path)
+        if probe and cls.needs_gradient_path:
+            self._check_gradients()
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is the network that it stands on, and its own head classifies."""
+        return self.place is not None and self.method_class.is_network
 
     @property
     def _model_args(self) -> dict[str, Any]:
@@ -120,41 +140,24 @@ class ComposedModel(nn.Module):
         sources = ('backbone_checkpoint', 'backbone_pretrained')
         self._arguments = {k: v for k, v in arguments.items() if k not in sources}
 
-    def _probe(self, needs_gradient_path: bool) -> None:
-        """Find out by one small image what the backbone can do, and adapt it.
-
-        Parameters that the maps do not depend on stop being parameters: what timm leaves when it
-        prunes, as the normalisation of a class token, or branches that end beside the maps.
+    def _check_gradients(self) -> None:
+        """Refuse a backbone that scores cannot be differentiated by, as the method does it.
 
         Raises:
-            ValueError: if the method needs gradients that the backbone cannot have.
+            ValueError: naming it.
         """
-        stride = self.feature_info[-1]['reduction']
-        sizes = sizes_to_try(self.input_size, self.fixed_size is not None, stride)
-        maps = None
-        for normalized in (True, False):  # some of timm's networks refuse to
-            self.backbone.normalized_maps = normalized
-            try:
-                maps = probe(self._maps, self.backbone, self.in_chans, sizes, gradients=True)
-                break
-            except ValueError:
-                continue
-        else:
-            self.backbone.normalized_maps = True
-        if needs_gradient_path:
-            try:
-                if maps is None:
-                    raise ValueError(f'it does not run on an image of {self.input_size}')
-                with torch.enable_grad():
-                    check_gradient_path(maps)
-            except ValueError as error:
-                name, method = self.backbone_name, self.method_name
-                raise ValueError(
-                    f'{method} on {name}: {method} differentiates scores with respect to the '
-                    f'inner feature map of {name}, and {error}'
-                ) from None
-        if maps is not None:
-            turn_into_buffers(self.backbone, unused_parameters(self.backbone, maps))
+        sizes = sizes_to_try(self.input_size, self.fixed_size is not None, self.reductions[-1])
+        try:
+            given = probe(self.read, self.backbone, self.in_chans, sizes, gradients=True)
+            maps, z = given if self.reading.embedding else (given, None)
+            with torch.enable_grad():
+                check_gradient_path(maps if z is None else [*maps, z])
+        except ValueError as error:
+            name, method = self.backbone_name, self.method_name
+            raise ValueError(
+                f'{method} on {name}: {method} differentiates scores with respect to the '
+                f'inner feature map of {name}, and {error}'
+            ) from None
 
     def find_view_size(self) -> tuple[int, int] | None:
         """The size that a part of an image is resized to, before the backbone looks at it.
@@ -164,34 +167,39 @@ class ComposedModel(nn.Module):
         """
         if self.fixed_size:
             return self.fixed_size
-        stride = self.feature_info[-1]['reduction']
+        stride = self.reductions[-1]
         half = tuple((side + 1) // 2 for side in self.input_size)
         whole_steps = tuple(max(side // stride, 1) * stride for side in half)
         sizes = [half, whole_steps, self.input_size]
-        return find_view_size(self._maps, self.backbone, self.in_chans, sizes)
-
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return read_maps(self.backbone, self.levels, x)
+        return find_view_size(self.read, self.backbone, self.in_chans, sizes)
 
     def _set_pooling(self, global_pool: str | None) -> None:
-        if global_pool not in ('avg', ''):
+        if self.place is None and global_pool not in (None, 'avg', ''):
             raise ValueError(
                 f'global_pool={global_pool!r}: {self.method_name} pools under its own masks; '
                 'leave it out'
             )
-        self.global_pool = global_pool
+        self.global_pool = 'avg' if global_pool is None else global_pool
 
     def _build_method(
-        self, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        classifier: nn.Module | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> nn.Module:
+        """The method for the backbone's maps, with the network's own classifier if it has one."""
         if self.num_classes == 0:
             return nn.Identity()
-        channels = [info['num_chs'] for info in self.feature_info]
-        method = get_method(self.method_name)(channels, self.num_classes, **self.method_args)
-        strides = [info['reduction'] for info in self.feature_info]
+        cls, D = self.method_class, self.embedding_channels
+        embedding = {} if D is None else {'embedding_channels': D}
+        method = cls(self.channels, self.num_classes, **self.method_args, **embedding)
+        if cls.embedding_classifier:
+            method.head_drop.p = self.drop_rate
+        if classifier is not None and cls.embedding_classifier:
+            method.set_submodule(cls.embedding_classifier, classifier)
         shapes = [
             (1, C, *(math.ceil(side / stride) for side in self.input_size))
-            for C, stride in zip(channels, strides, strict=True)
+            for C, stride in zip(self.channels, self.reductions, strict=True)
         ]
         # methods are not written in TorchScript's subset of Python: it gets them traced
         method.__prepare_scriptable__ = functools.partial(trace_method, method, shapes)
@@ -209,24 +217,104 @@ class ComposedModel(nn.Module):
             module.fused_attn = not mode
         return self
 
-    def forward_features(self, x: Tensor) -> list[Tensor]:
-        """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep."""
-        maps = self._maps(x)
-        return [*maps[:-1], self.feature_drop(maps[-1])] if self.drop_rate else maps
-
-    def forward_head(self, features: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
-        """Scores (N, Y) of the maps; the pooled last map (N, C) with ``pre_logits``.
-
-        The last map is also what comes out of a model without classes, pooled unless
-        ``global_pool=''``.
+    def read(self, x: Tensor) -> Given:
+        """The maps (N, C_s, H_s, W_s) the method reads, shallow to deep; with the embedding (N, D),
+        as a pair, where the network's own is more than the mean of the last map.
         """
+        given = self.reading(self.backbone, x)
+        if self.reading.embedding or not self.feature_drop.p:
+            return given
+        return [*given[:-1], self.feature_drop(given[-1])]
+
+    def forward_features(self, x: Tensor) -> Tensor | list[Tensor]:
+        """The network's final features; for methods that are more, the maps and the embedding."""
+        if self.is_network:
+            return self.backbone.forward_features(x)
+        given = self.read(x)
+        return [*given[0], given[1]] if self.reading.embedding else list(given)
+
+    def forward_head(self, features: Tensor | list[Tensor], pre_logits: bool = False) -> Tensor:
+        """Scores (N, Y) of features; the embedding (N, D) with ``pre_logits``, or without classes.
+
+        A model without classes and with ``global_pool=''`` gives the last map.
+        """
+        unpooled = self.num_classes == 0 and not self.global_pool
+        if self.is_network:
+            if unpooled and not pre_logits:
+                return features
+            z = self.backbone.forward_head(features)
+            return self.method.network_scores(z) if self.num_classes and not pre_logits else z
+        maps, embedding = features, {}
+        if self.reading.embedding:
+            maps, embedding = features[:-1], {'embedding': features[-1]}
         if self.num_classes and not pre_logits:
-            return self.method(features)
-        return features[-1].mean(dim=(2, 3)) if self.global_pool else features[-1]
+            return self.method(maps, **embedding)
+        if unpooled and not pre_logits:
+            return maps[-1]
+        return embedding.get('embedding', maps[-1].mean(dim=(2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, Y) of images (N, in_chans, H, W)."""
         return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+        **kwargs: Any,
+    ) -> list[Tensor] | tuple[Tensor | list[Tensor], list[Tensor]]:
+        """The backbone's maps of ``indices``, with what `forward_features` gives before them.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            indices: numbers of maps, or how many of the last ones; all if None.
+            norm: behind the network's last normalisation.
+            stop_early: stop at the last of them, where they are all that is wanted.
+            output_fmt: timm's name of the maps' shape.
+            intermediates_only: give the maps alone.
+            **kwargs: what else the backbone's own takes.
+        """
+        options = {'norm': norm, 'output_fmt': output_fmt, **kwargs}
+        if intermediates_only or self.is_network:
+            return self.backbone.forward_intermediates(
+                x, indices=indices, stop_early=stop_early, intermediates_only=intermediates_only,
+                **options,
+            )  # fmt: skip
+        wanted, _ = feature_take_indices(len(self.feature_info), indices)
+        both = sorted({*wanted, *self.levels})
+        final, maps = self.backbone.forward_intermediates(x, indices=both, **options)
+        by_level = dict(zip(both, maps, strict=True))
+        given = self.reading.of(self.backbone, final, [by_level[i] for i in self.levels])
+        features = [*given[0], given[1]] if self.reading.embedding else list(given)
+        return features, [by_level[i] for i in wanted]
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what the chosen maps do not need: the method too, unless ``prune_head=False``.
+
+        Args:
+            indices: numbers of maps, or how many of the last ones.
+            prune_norm: also drop the network's last normalisation.
+            prune_head: drop the head.
+        """
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        whole = last == len(self.backbone.feature_info) - 1
+        kept = self.backbone.prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or not whole:
+            self.num_classes, self.method = 0, nn.Identity()
+            self.levels, self.reading = list(taken), Reading(list(taken), not prune_norm)
+            self.feature_info = self.feature_info[: last + 1]
+            info = [self.feature_info[i] for i in taken]
+            self.channels = [level['num_chs'] for level in info]
+            self.reductions = [level['reduction'] for level in info]
+            self.embedding_channels = None
+            self.num_features = self.head_hidden_size = self.channels[-1]
+        return kept
 
     def loss(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The method's named loss terms of a batch.
@@ -239,7 +327,8 @@ class ComposedModel(nn.Module):
                 f'{self.method_name} trains beside a second network, which the model does not '
                 'hold: train through fgplugins.zoo_timm.task.LossStep or MethodTask'
             )
-        return self.method.loss(self.method.features_for_loss(self.forward_features, x), target)
+        features, given = self.method.split(self.method.features_for_loss(self.read, x))
+        return self.method.loss(features, target, **given)
 
     def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
         """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
@@ -253,7 +342,7 @@ class ComposedModel(nn.Module):
         """
         if not self.num_classes:
             raise ValueError(f'a model of num_classes=0 has no {self.method_name}, nor attention')
-        return self.method.show(self.forward_features, x, **asked)[1]
+        return self.method.show(self.read, x, **asked)[1]
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -261,17 +350,25 @@ class ComposedModel(nn.Module):
         return self.method
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Build the method anew for another number of classes; 0 removes it.
+        """Build the method and the classifier anew for another number of classes; 0 removes them.
 
         Args:
             num_classes: Y.
-            global_pool: 'avg' | ''; as it is if None.
+            global_pool: of the backbone, as for a new model; as it is if None. '' gives the last
+                map where there are no classes.
         """
+        classifier = None
         if global_pool is not None:
             self._set_pooling(global_pool)
         self.num_classes = num_classes
         weight = next(self.backbone.parameters())
-        self.method = self._build_method(weight.device, weight.dtype).train(self.training)
+        if self.place is not None and num_classes:
+            self.backbone.reset_classifier(num_classes, global_pool or None)
+            if global_pool:
+                self.reading.embedding, self.embedding_channels = True, self.head_hidden_size
+            classifier = self.place.take(self.backbone)
+        method = self._build_method(classifier, weight.device, weight.dtype)
+        self.method = method.train(self.training)
 
     @torch.jit.ignore
     def set_input_size(self, img_size: int | Sequence[int] | None = None, **kwargs: Any) -> None:

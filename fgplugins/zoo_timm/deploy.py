@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from fgplugins.networks.classifiers import ClassifierPlace
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_timm.checkpoints import PREPROCESSING
 from fgplugins.zoo_timm.composed import ComposedModel
@@ -30,10 +31,10 @@ def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None
         **model.backbone_args,
     }
     plain = _like(timm.create_model(model.backbone_name, **arguments), model)
-    classifier = plain.pretrained_cfg.get('classifier')
-    weights = dict(model.backbone.state_dict())
-    for name, value in model.method.pooled_classifier.state_dict().items():
-        weights[f'{classifier}.{name}'] = value
+    name = plain.pretrained_cfg.get('classifier')
+    place = model.place or ClassifierPlace([name], [name])
+    classifier = model.method.get_submodule(model.method.embedding_classifier)
+    weights = {**model.backbone.state_dict(), **place.weights(classifier)}
     own = plain.state_dict()
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
         return None
@@ -44,9 +45,9 @@ def _plain(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]] | None
 def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
     """The model to ship.
 
-    A method that classifies the pooled last map deploys as its backbone's own timm model, if that
-    has no more than a linear layer above the map, else as ``gap`` on the backbone. Any other method
-    is part of the deployed model and stays.
+    A method that is the network deploys as the backbone's own timm model; with ``head='mean'``, if
+    that has no more than a linear layer above its last map, else as ``gap`` on the backbone. Any
+    other method is part of the deployed model and stays.
 
     Args:
         model: trained; as it was afterwards, unless it is what is returned, in eval mode.
@@ -55,13 +56,14 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
         The model, its timm name, and the arguments that ``timm.create_model`` builds it with. Its
         scores are bit-equal to those of ``model``.
     """
-    if model.method.pooled_classifier is None:
+    if not model.method.is_network:
         model.eval()
         arguments = {
             'backbone': model.backbone_name,
             'num_classes': model.num_classes,
             'in_chans': model.in_chans,
             'levels': model.levels,
+            'head': model.head,
             **model.method_args,
             **model.backbone_args,
         }
@@ -80,6 +82,7 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
             'num_classes': model.num_classes,
             'in_chans': model.in_chans,
             'levels': model.levels[-1:],
+            'head': 'mean',
             **model.backbone_args,
         }
         pooled = _like(timm.create_model('gap', **arguments), model)

@@ -24,6 +24,7 @@ from timm.models._pretrained import DefaultCfg, PretrainedCfg
 import fgplugins.networks  # noqa: F401  (registers the networks that the presets stand on)
 from fgplugins.methods import Method, get_method, on_register
 from fgplugins.methods.registry import unregister
+from fgplugins.networks.names import look_up
 from fgplugins.zoo_timm.arguments import (
     check_backbone,
     check_numbers,
@@ -31,7 +32,6 @@ from fgplugins.zoo_timm.arguments import (
     method_arguments,
 )
 from fgplugins.zoo_timm.composed import ComposedModel
-from fgplugins.zoo_timm.names import look_up
 
 __all__: list[str] = []  # timm adds the models' names
 
@@ -150,7 +150,17 @@ def _create(
         backbone=backbone,
         **kwargs,
     )
-    return _backbone_features(model, out_indices) if features_only else model
+    if features_only:
+        return _backbone_features(model, out_indices)
+    if model.place is not None:  # a network's classifier can have its layers deeper inside
+        outer = f'method.{model.method_class.embedding_classifier}'
+        names = model.pretrained_cfg['classifier']
+        found: list[str] = []
+        for name in [names] if isinstance(names, str) else names:
+            inside = model.place.names_inside if name == outer else ['']
+            found += [f'{name}.{inner}'.rstrip('.') for inner in inside]
+        model.pretrained_cfg['classifier'] = found[0] if len(found) == 1 else tuple(found)
+    return model
 
 
 def _backbone_features(
@@ -184,7 +194,9 @@ def _register(name: str, method: str, backbone: str, doc: str, **defaults: Any) 
             if other in kwargs and own not in kwargs:
                 merged.pop(own, None)  # the preset's choice gives way to the user's
         if 'backbone' in kwargs:
-            merged.pop('probe', None)
+            for key in ('probe', 'head'):
+                if key not in kwargs:
+                    merged.pop(key, None)
         return _create(name, method, merged.pop('backbone'), pretrained, **merged)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
@@ -212,29 +224,32 @@ def _register_generic(name: str, cls: type[Method]) -> None:
 
 def _register_preset(name: str, method: str, backbone: str, **defaults: Any) -> None:
     doc = f'{get_method(method).__name__} on {backbone}.'
-    _register(name, method, backbone, doc, probe=False, **defaults)  # these fit
+    _register(name, method, backbone, doc, **defaults)
 
 
 on_register(_register_generic)
 
+# the papers' own networks have no more than average pooling and a linear layer behind their maps
+PLAIN = {'head': 'mean', 'probe': False}
+
 # WARN, section 4.3: AD 3, AW 4 on CIFAR; section 4.4: fine-tuning the ImageNet network
-_register_preset('warn_wrn28_10', 'warn', 'wrn28_10', taps=3, heads=4)
-_register_preset('warn_wrn40_10', 'warn', 'wrn40_10', taps=3, heads=4)
-_register_preset('warn_wide_resnet50_4', 'warn', 'wide_resnet50_4', taps=3, heads=4)
+_register_preset('warn_wrn28_10', 'warn', 'wrn28_10', taps=3, heads=4, **PLAIN)
+_register_preset('warn_wrn40_10', 'warn', 'wrn40_10', taps=3, heads=4, **PLAIN)
+_register_preset('warn_wide_resnet50_4', 'warn', 'wide_resnet50_4', taps=3, heads=4, **PLAIN)
 
 # att2, Table 1: one, two and three levels of the VGG, progressive attention, ResNet-164; WARN,
 # Table 1, has it on wide residual networks
-_register_preset('att1_vgg', 'att2', 'att_vgg', taps=1, pool_first=True)
-_register_preset('att2_vgg', 'att2', 'att_vgg', taps=2, pool_first=True)
-_register_preset('att3_vgg', 'att2', 'att_vgg', taps=3, pool_first=True)
-_register_preset('pan_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, progressive=True)
-_register_preset('att2_resnet164', 'att2', 'preact_resnet164', taps=2)
-_register_preset('att2_wrn28_10', 'att2', 'wrn28_10', taps=2)
-_register_preset('att2_wrn40_10', 'att2', 'wrn40_10', taps=2)
+_register_preset('att1_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, **PLAIN)
+_register_preset('att2_vgg', 'att2', 'att_vgg', taps=2, pool_first=True, **PLAIN)
+_register_preset('att3_vgg', 'att2', 'att_vgg', taps=3, pool_first=True, **PLAIN)
+_register_preset('pan_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, progressive=True, **PLAIN)
+_register_preset('att2_resnet164', 'att2', 'preact_resnet164', taps=2, **PLAIN)
+_register_preset('att2_wrn28_10', 'att2', 'wrn28_10', taps=2, **PLAIN)
+_register_preset('att2_wrn40_10', 'att2', 'wrn40_10', taps=2, **PLAIN)
 
 # CLAN, section 4.1: VGG-16 in two and three scales, ResNets in two
-_register_preset('clan_vgg16_bn', 'clan', 'clan_vgg16', taps=2, inner_channels=256)
-_register_preset('clan3_vgg16_bn', 'clan', 'clan_vgg16', taps=3, inner_channels=256)
+_register_preset('clan_vgg16_bn', 'clan', 'clan_vgg16', taps=2, inner_channels=256, **PLAIN)
+_register_preset('clan3_vgg16_bn', 'clan', 'clan_vgg16', taps=3, inner_channels=256, **PLAIN)
 _register_preset('clan_resnet50', 'clan', 'resnet50', taps=2, inner_channels=512)
 _register_preset('clan_resnet101', 'clan', 'resnet101', taps=2, inner_channels=512)
 
@@ -243,7 +258,7 @@ _register_preset('clan_resnet101', 'clan', 'resnet101', taps=2, inner_channels=5
 _register_preset('siou_resnet18', 'siou', 'resnet18')
 _register_preset('siou_resnet50', 'siou', 'resnet50')
 _register_preset('siou_resnet101', 'siou', 'resnet101')
-_register_preset('siou_resnet110', 'siou', 'resnet110', kind='pixel')
+_register_preset('siou_resnet110', 'siou', 'resnet110', kind='pixel', **PLAIN)
 _register_preset('siou_vgg19', 'siou', 'vgg19', levels=(3, 5))
 
 # CRA-CNN, section 4.1

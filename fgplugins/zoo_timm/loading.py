@@ -65,12 +65,12 @@ def load_timm(
             )
         task = MethodTask(model, verbose=False)
         task.load_task_state(saved.training_only)
-        views = training_views(task.trainable_module.regularizer, model, model.forward_features)
+        views = training_views(task.trainable_module.regularizer, model.method, model, model.read)
     return LoadedModel(
         name,
         model,
         tuple(data['input_size']),
-        model.forward_features if composed else None,
+        model.read if composed else None,
         model.method if composed else None,
         _image_reader(name, data),
         saved.classes,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.errors import UserError
+from fgplugins.methods.base import Given
 from fgplugins.zoo_timm.composed import ComposedModel
-from fgplugins.zoo_timm.levels import read_maps
 
 __all__ = ['LossStep', 'MethodTask', 'classification_task', 'target_smoothing']
 
@@ -43,15 +43,15 @@ class LossStep(nn.Module):
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The method's named loss terms of a batch."""
         method = self.model.method
-        features = method.features_for_loss(self.model.forward_features, x)
-        terms = method.loss(features, target)
+        features, given = method.split(method.features_for_loss(self.model.read, x))
+        terms = method.loss(features, target, **given)
         if self.regularizer is not None:
-            terms |= self.regularizer(x, features, target, self.second_maps)
+            terms |= self.regularizer(x, features, target, self.read_second, **given)
         return terms
 
-    def second_maps(self, x: Tensor) -> list[Tensor]:
-        """The second network's maps, of the levels that the method reads."""
-        return read_maps(self.second, self.model.levels, x)
+    def read_second(self, x: Tensor) -> Given:
+        """What the second network gives, as `ComposedModel.read`."""
+        return self.model.reading(self.second, x)
 
     def training_only(self) -> dict[str, Tensor]:
         """The weights that are not the model's."""

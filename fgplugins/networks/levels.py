@@ -1,13 +1,11 @@
-"""Which of a timm network's maps a method reads, and how they are read."""
+"""Which of a timm network's maps a method reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
-
-__all__ = ['choose_levels', 'find_levels', 'read_maps']
+__all__ = ['choose_levels', 'find_levels']
 
 
 def choose_levels(feature_info: Sequence[dict[str, Any]], taps: int, owner: str) -> list[int]:
@@ -65,17 +63,3 @@ def find_levels(
     elif not all(-count <= i < count for i in levels):
         raise ValueError(f'levels={list(levels)}: {backbone} has {count} maps, 0 to {count - 1}')
     return sorted(i % count for i in levels)
-
-
-def read_maps(backbone: nn.Module, levels: Sequence[int], x: Tensor) -> list[Tensor]:
-    """A timm backbone's maps (N, C_s, H_s, W_s) of the chosen levels, shallow to deep.
-
-    Behind the network's last normalisation, unless it refuses, as a probe finds out.
-    """
-    return backbone.forward_intermediates(
-        x,
-        indices=list(levels),
-        norm=backbone.normalized_maps,
-        output_fmt='NCHW',
-        intermediates_only=True,
-    )

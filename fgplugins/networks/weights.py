@@ -1,4 +1,4 @@
-"""A backbone built with the weights of a file, and whether a file's weights fit a model."""
+"""A network built with the weights of a file, and whether a file's weights fit a model."""
 
 from __future__ import annotations
 
@@ -72,12 +72,14 @@ def _load(
     adapt: Callable | None = None,
     strict: bool = True,
 ) -> None:
-    """Load a file into a network without classifier, adapted as timm adapts its own weights.
+    """Load a file into a network, adapted as timm adapts its own weights.
+
+    A classifier of another number of classes is left as it is.
 
     Args:
-        model: the network.
+        model: the network, with or without classes.
         path: of the file.
-        classifier: gives the names of weights that the network has with classes.
+        classifier: gives the names of the weights that it has with classes only.
         cfg: the network's.
         in_chans: image channels.
         adapt: the network's own filter of weights.
@@ -105,9 +107,13 @@ def _load(
     except Exception as error:  # it expects another network's weights
         reason = first_difference(weights, model) or ' '.join(str(error).split())
         raise ValueError(f'{refusal}: {reason}') from None
-    own = model.state_dict()
-    if strict and set(adapted) - set(own):
-        adapted = {k: v for k, v in adapted.items() if k in own or k not in classifier()}
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    if {k: tuple(v.shape) for k, v in adapted.items()} != own:
+        names = classifier()
+        given = {k: tuple(getattr(v, 'shape', ())) for k, v in adapted.items() if k in names}
+        if given != {k: shape for k, shape in own.items() if k in names}:
+            adapted = {k: v for k, v in adapted.items() if k not in names}
+            adapted |= {k: v for k, v in model.state_dict().items() if k in names}
     channels = _source_channels(adapted, model, in_chans)
     height, width = (cfg.get('input_size') or (3, 224, 224))[1:]
     source = {
@@ -167,7 +173,8 @@ def create_backbone(
     Args:
         name: of a timm model.
         pretrained: load the published weights.
-        checkpoint: file of weights, or ''.
+        checkpoint: file of weights, or ''; its classifier is left out if it is of another number
+            of classes.
         **arguments: of ``timm.create_model``.
 
     Raises:
@@ -181,7 +188,13 @@ def create_backbone(
 
     def classifier() -> set[str]:
         with torch.device('meta'):
-            return set(timm.create_model(name, **{**arguments, 'num_classes': 2}).state_dict())
+            given = {k: v for k, v in arguments.items() if k != 'device'}
+            one, two = (
+                timm.create_model(name, **{**given, 'num_classes': Y}).state_dict() for Y in (2, 3)
+            )
+        without = {k for k in two if two[k].shape != one[k].shape}
+        layers = tuple(k.rpartition('.')[0] + '.' for k in without)
+        return {k for k in two if k.startswith(layers)}
 
     with _weights_from(str(checkpoint), classifier) as loaded:
         model = timm.create_model(name, pretrained=True, **arguments)
