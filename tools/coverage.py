@@ -163,7 +163,7 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
     """The row of a backbone of MMPretrain with the settings above."""
     from mmpretrain.registry import MODELS
 
-    from fgplugins.zoo_mmpretrain.backbone_maps import ask_channels
+    from fgplugins.zoo_mmpretrain.backbone_maps import probe_network
 
     settings = MMPRETRAIN[name][0]
     shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
@@ -171,7 +171,7 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
     try:
         model = MODELS.build({'type': name, **settings})
         count = sum(p.numel() for p in model.parameters())
-        levels = len(ask_channels(model))
+        levels = len(probe_network(model)[0])
     except Exception as error:  # the row is kept: its cells say what is wrong, too
         print(f'{name}: {type(error).__name__}: {error}', flush=True)
     return CoveredBackbone(name, f'{name}({shown})', count, levels)

@@ -250,7 +250,7 @@ def try_mmpretrain(
             return model(x, samples, mode='loss')
 
         def features(x: Tensor) -> list[Tensor]:
-            return list(model.head.pre_logits(model.extract_feat(x)))
+            return model.head.method.split(model.read(x))[0]
 
         exercise(
             model,

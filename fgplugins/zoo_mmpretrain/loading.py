@@ -14,6 +14,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError
+from fgplugins.methods.base import Given
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
@@ -102,8 +103,8 @@ def load_classifier(
     pipeline = innermost_datasets(loader.dataset)[0].pipeline
     has_method = isinstance(head, MethodHead)
 
-    def features(inputs: Tensor) -> list[Tensor]:
-        return list(model.head.pre_logits(model.extract_feat(inputs)))
+    def features(inputs: Tensor) -> Given:
+        return model.head.given(model.extract_feat(inputs))
 
     views = None
     if training_only and getattr(model, 'regularizer', None) is not None:
