@@ -53,13 +53,6 @@ def test_both_names_resolve(scope: str) -> None:
 TIMMS = (
     'clutter_cnn', 'resnet10t', 'test_efficientnet', 'test_convnext', 'test_vit', 'resnetv2_18',
 )  # fmt: skip
-    'clutter_cnn',
-    'resnet10t',
-    'test_efficientnet',
-    'test_convnext',
-    'test_vit',
-    'resnetv2_18',
-)
 
 
 @pytest.mark.parametrize('backbone', TIMMS)

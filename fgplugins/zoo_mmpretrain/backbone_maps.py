@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Sequence
 
 from mmpretrain.registry import MODELS
@@ -101,8 +100,8 @@ def probe_network(
         refiner = '' if neck is None else f' with the neck {type(neck).__name__}'
         raise ValueError(
             f'{name}{refiner} gives {shapes}, not maps of shape (N, C, H, W): choose its option '
-            "for maps (out_type='featmap' of ViT and kin, gap_before_final_norm=False of ConvNeXt) "
-            'or another backbone'
+            "for maps (out_type='featmap' of ViT and kin, gap_before_final_norm=False of ConvNeXt, "
+            'num_classes=-1 of VGG) or another backbone'
         )
     return maps, embedding
 
@@ -152,26 +151,22 @@ def build_backbone(settings: dict) -> nn.Module:
         ) from error
 
 
-def more_levels(settings: dict, given: int, taps: int) -> dict | None:
+def more_levels(settings: dict, backbone: nn.Module, given: int, taps: int) -> dict | None:
     """A backbone's config, to give as many maps as a method reads.
 
     Args:
-        settings: of the backbone, which gives fewer.
-        given: how many.
+        settings: of the backbone.
+        backbone: built of them; most of MMPretrain's say in ``out_indices`` which maps they give.
+        given: how many maps it gives.
         taps: how many are read.
 
     Returns:
-        With the levels below those that it has in ``out_indices``; None if they are not numbered
-        from the first on, or there are not as many.
+        With the levels below those that it gives; None if it gives enough, does not say which, or
+        has not as many.
     """
-    cls = settings['type']
-    cls = MODELS.get(cls) if isinstance(cls, str) else cls
-    parameter = inspect.signature(cls).parameters.get('out_indices')
-    if parameter is None:
-        return None
-    levels = settings.get('out_indices', parameter.default)
+    levels = getattr(backbone, 'out_indices', None)
     levels = [levels] if isinstance(levels, int) else list(levels or [])
-    if not levels or min(levels) < 0 or max(levels) < taps - 1:
+    if given >= taps or not levels or min(levels) < 0 or max(levels) < taps - 1:
         return None
     last = max(levels)
     return {**settings, 'out_indices': tuple(range(last - taps + 1, last + 1))}

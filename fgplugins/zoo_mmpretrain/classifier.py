@@ -246,7 +246,7 @@ class FineGrainedClassifier(ImageClassifier):
             given = len(probe_network(backbone, neck, image_channels)[0])
         except ValueError:
             return None
-        more = more_levels(settings, given, taps) if given < taps else None
+        more = more_levels(settings, backbone, given, taps)
         if more is not None:
             print_log(
                 f'{method_class.__name__} reads {taps} maps: model.backbone.out_indices='

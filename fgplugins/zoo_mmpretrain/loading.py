@@ -23,9 +23,9 @@ from fgplugins.zoo_mmpretrain.running import checkpoints, configs
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.models import check_model
-from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, short_type
+from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, pipeline_size, short_type
 
-__all__ = ['load_classifier', 'load_config_model', 'pipeline_size']
+__all__ = ['load_classifier', 'load_config_model']
 
 
 def load_config_model(
@@ -148,16 +148,3 @@ def _image_reader(
         return as_rgb(packed['inputs'], blue_first()), inputs
 
     return read_image
-
-
-def pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
-    """Height and width that a test pipeline ends with: its last crop or resize."""
-    for step in reversed(pipeline):
-        size = step.get('crop_size') or step.get('scale')
-        if isinstance(size, int) and size > 0:
-            return size, size
-        if isinstance(size, (tuple, list)):
-            # mmcv's scale is (width, height), its crop sizes are (height, width)
-            height, width = size if 'crop_size' in step else reversed(size)
-            return int(height), int(width)
-    return 224, 224

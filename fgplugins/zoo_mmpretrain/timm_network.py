@@ -70,10 +70,15 @@ class TimmNetwork(BaseBackbone):
             look_up(model_name)
         except ValueError as error:
             raise ValueError(f'model_name={error}') from None
-        adapted = adapt_network(
-            model_name, 'TimmNetwork', num_classes, in_channels, head, taps, levels,
-            reads_embedding=embedding, pretrained=pretrained, checkpoint=checkpoint_path, **kwargs,
-        )  # fmt: skip
+        try:
+            adapted = adapt_network(
+                model_name, 'TimmNetwork', num_classes, in_channels, head, taps, levels,
+                reads_embedding=embedding, pretrained=pretrained, checkpoint=checkpoint_path,
+                **kwargs,
+            )  # fmt: skip
+        except (FileNotFoundError, ValueError) as error:  # by the name of the argument here
+            text = str(error).replace('backbone_checkpoint=', 'checkpoint_path=')
+            raise type(error)(text) from None
         self.timm_model, self.reading = adapted.network, adapted.reading
         self.channels, self.img_size = adapted.channels, adapted.fixed_size
         self.embedding_channels, self.place = adapted.embedding_channels, adapted.place
