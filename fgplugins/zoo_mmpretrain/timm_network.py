@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -70,6 +71,11 @@ class TimmNetwork(BaseBackbone):
             look_up(model_name)
         except ValueError as error:
             raise ValueError(f'model_name={error}') from None
+        if 'out_indices' in kwargs:
+            raise ValueError(
+                f'out_indices={kwargs["out_indices"]}: TimmNetwork takes levels, of all maps that '
+                f'{model_name} has, or taps, how many of the last ones'
+            )
         try:
             adapted = adapt_network(
                 model_name, 'TimmNetwork', num_classes, in_channels, head, taps, levels,
@@ -79,6 +85,11 @@ class TimmNetwork(BaseBackbone):
         except (FileNotFoundError, ValueError) as error:  # by the name of the argument here
             text = str(error).replace('backbone_checkpoint=', 'checkpoint_path=')
             raise type(error)(text) from None
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if not unknown:
+                raise
+            raise TypeError(f'neither TimmNetwork nor {model_name} takes {unknown[1]!r}') from error
         self.timm_model, self.reading = adapted.network, adapted.reading
         self.channels, self.img_size = adapted.channels, adapted.fixed_size
         self.embedding_channels, self.place = adapted.embedding_channels, adapted.place
