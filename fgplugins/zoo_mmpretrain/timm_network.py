@@ -80,6 +80,7 @@ class TimmNetwork(BaseBackbone):
             adapted = adapt_network(
                 model_name, 'TimmNetwork', num_classes, in_channels, head, taps, levels,
                 reads_embedding=embedding, pretrained=pretrained, checkpoint=checkpoint_path,
+                classes_without=None,  # as TIMMBackbone builds it
                 **kwargs,
             )  # fmt: skip
         except (FileNotFoundError, ValueError) as error:  # by the name of the argument here
