@@ -50,7 +50,7 @@ class ClassifierPlace:
         """Take the classifier out: a function of embeddings (N, D), with its layers as they are."""
         taken = [network.get_submodule(name) for name in self.names]
         for name in self.names:
-            network.set_submodule(name, nn.Identity())
+            network.set_submodule(name, nn.Identity().train(network.training))
         taken = [PositionClassifier(m) if isinstance(m, nn.Conv2d) else m for m in taken]
         return taken[0] if len(taken) == 1 else MeanClassifier(taken)
 

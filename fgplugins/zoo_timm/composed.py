@@ -117,7 +117,8 @@ class ComposedModel(nn.Module):
         self.feature_drop = nn.Dropout2d(0.0 if cls.embedding_classifier else self.drop_rate)
         self.head_hidden_size = self.embedding_channels or self.channels[-1]
         # of what forward_features gives
-        self.num_features = self.backbone.num_features if self.is_network else self.head_hidden_size
+        own = self.is_network and self.place is not None
+        self.num_features = self.backbone.num_features if own else self.head_hidden_size
         self.method = self._build_method(adapted.classifier, device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = make_twice_differentiable(self.backbone) if cls.needs_gradient_path else []
@@ -127,8 +128,8 @@ class ComposedModel(nn.Module):
 
     @property
     def is_network(self) -> bool:
-        """Whether it is the network that it stands on, and its own head classifies."""
-        return self.place is not None and self.method_class.is_network
+        """Whether it is the network that it stands on: its scores come from one map."""
+        return self.method_class.is_network
 
     @property
     def _model_args(self) -> dict[str, Any]:
@@ -228,9 +229,13 @@ class ComposedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor | list[Tensor]:
         """The network's final features; for methods that are more, the maps and the embedding."""
-        if self.is_network:
+        if self.is_network and self.place is not None:
             return self.backbone.forward_features(x)
-        given = self.read(x)
+        return self._as_features(self.read(x))
+
+    def _as_features(self, given: Given) -> Tensor | list[Tensor]:
+        if self.is_network:
+            return given[-1]
         return [*given[0], given[1]] if self.reading.embedding else list(given)
 
     def forward_head(self, features: Tensor | list[Tensor], pre_logits: bool = False) -> Tensor:
@@ -242,7 +247,8 @@ class ComposedModel(nn.Module):
         if self.is_network:
             if unpooled and not pre_logits:
                 return features
-            z = self.backbone.forward_head(features)
+            whole = self.place is not None
+            z = self.backbone.forward_head(features) if whole else features.mean(dim=(2, 3))
             return self.method.network_scores(z) if self.num_classes and not pre_logits else z
         maps, embedding = features, {}
         if self.reading.embedding:
@@ -278,19 +284,24 @@ class ComposedModel(nn.Module):
             intermediates_only: give the maps alone.
             **kwargs: what else the backbone's own takes.
         """
+        wanted, _ = feature_take_indices(len(self.feature_info), indices)
         options = {'norm': norm, 'output_fmt': output_fmt, **kwargs}
-        if intermediates_only or self.is_network:
+        own = self.is_network and self.place is not None
+        if intermediates_only or own:
             return self.backbone.forward_intermediates(
-                x, indices=indices, stop_early=stop_early, intermediates_only=intermediates_only,
+                x, indices=wanted, stop_early=stop_early, intermediates_only=intermediates_only,
                 **options,
             )  # fmt: skip
-        wanted, _ = feature_take_indices(len(self.feature_info), indices)
+        if options != {'norm': self.reading.normalized, 'output_fmt': 'NCHW'}:  # other maps
+            maps = self.backbone.forward_intermediates(
+                x, indices=wanted, stop_early=True, intermediates_only=True, **options
+            )
+            return self.forward_features(x), maps
         both = sorted({*wanted, *self.levels})
         final, maps = self.backbone.forward_intermediates(x, indices=both, **options)
         by_level = dict(zip(both, maps, strict=True))
         given = self.reading.of(self.backbone, final, [by_level[i] for i in self.levels])
-        features = [*given[0], given[1]] if self.reading.embedding else list(given)
-        return features, [by_level[i] for i in wanted]
+        return self._as_features(given), [by_level[i] for i in wanted]
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
