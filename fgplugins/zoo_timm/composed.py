@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import torch
 from timm.models._features import feature_take_indices
+from timm.models._hub import _get_global_pool
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
@@ -68,6 +69,8 @@ class ComposedModel(nn.Module):
         ValueError: for an unknown method or backbone, levels that the backbone lacks, or a head
             that it does not have.
     """
+
+    _version = 2  # of state dicts: in 1, `head` was what is now 'mean'
 
     def __init__(
         self,
@@ -133,13 +136,33 @@ class ComposedModel(nn.Module):
 
     @property
     def _model_args(self) -> dict[str, Any]:
-        """What timm saves to build the model again: without where the first weights came from."""
+        """What timm saves to build the model again.
+
+        Without where the first weights came from, and always with the head.
+        """
         return self._arguments
 
     @_model_args.setter
     def _model_args(self, arguments: dict[str, Any]) -> None:
         sources = ('backbone_checkpoint', 'backbone_pretrained')
-        self._arguments = {k: v for k, v in arguments.items() if k not in sources}
+        kept = {k: v for k, v in arguments.items() if k not in sources}
+        self._arguments = {**kept, 'head': self.head}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, *rest: Any
+    ) -> None:
+        """Any module's, for weights of another version.
+
+        Raises:
+            ValueError: for those of a model with another head.
+        """
+        reads_more = self.reading.embedding or self.reading.final is not None
+        if local_metadata.get('version', 2) < 2 and reads_more:
+            raise ValueError(
+                f'weights of fgplugins 0.1, which averaged the last map of {self.backbone_name}: '
+                "build the model with head='mean' for them"
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _check_gradients(self) -> None:
         """Refuse a backbone that scores cannot be differentiated by, as the method does it.
@@ -180,7 +203,9 @@ class ComposedModel(nn.Module):
                 f'global_pool={global_pool!r}: {self.method_name} pools under its own masks; '
                 'leave it out'
             )
-        self.global_pool = 'avg' if global_pool is None else global_pool
+        if global_pool is None:
+            global_pool = 'avg' if self.place is None else _get_global_pool(self.backbone)
+        self.global_pool = global_pool  # None if the network does not say it
 
     def _build_method(
         self,
@@ -243,7 +268,7 @@ class ComposedModel(nn.Module):
 
         A model without classes and with ``global_pool=''`` gives the last map.
         """
-        unpooled = self.num_classes == 0 and not self.global_pool
+        unpooled = self.num_classes == 0 and self.global_pool == ''
         if self.is_network:
             if unpooled and not pre_logits:
                 return features
