@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from fgplugins.utils.probing import (
 )
 from fgplugins.zoo_timm.arguments import check_backbone, explain_argument, method_arguments
 from fgplugins.zoo_timm.grouping import LAST, network_ordinals
-from fgplugins.zoo_timm.scripting import TracedModel, trace_method
+from fgplugins.zoo_timm.scripting import ScriptedNetwork, TracedModel, trace_method
 
 __all__ = ['ComposedModel']
 
@@ -156,8 +157,10 @@ class ComposedModel(nn.Module):
         Raises:
             ValueError: for those of a model with another head.
         """
-        reads_more = self.reading.embedding or self.reading.final is not None
-        if local_metadata.get('version', 2) < 2 and reads_more:
+        other = self.reading.embedding or self.reading.final is not None
+        given = {name for name in state_dict if name.startswith(prefix)}
+        other |= self.place is not None and given != {prefix + name for name in self.state_dict()}
+        if other and local_metadata.get('version', 2) < 2:
             raise ValueError(
                 f'weights of fgplugins 0.1, which averaged the last map of {self.backbone_name}: '
                 "build the model with head='mean' for them"
@@ -232,9 +235,16 @@ class ComposedModel(nn.Module):
         return method.to(device=device, dtype=dtype)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """For ``torch.jit.script``: the model traced as it runs in testing."""
+        """For ``torch.jit.script``: the network scripted, or the model traced, as in testing."""
         weight = next(self.parameters())
-        return TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
+        example = weight.new_zeros(1, self.in_chans, *self.input_size)
+        if self.is_network and self.place is not None and self.num_classes:
+            classifier = self.method.get_submodule(self.method.embedding_classifier)
+            parts = self.backbone, self.method.head_drop, classifier
+            # whatever a network has that scripting does not take
+            with contextlib.suppress(Exception):
+                return ScriptedNetwork(parts, self, example)
+        return TracedModel(self, example)
 
     def train(self, mode: bool = True) -> ComposedModel:
         """Any module's ``train``; attention to be differentiated twice is fused in testing only."""
