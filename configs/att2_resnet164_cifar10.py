@@ -10,8 +10,6 @@ auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(optimizer=dict(nesterov=False))
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='preact_resnet164', features_only=True, out_indices=(1, 2)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='preact_resnet164', head='mean'),
     head=dict(type='Att2Head', num_classes=10, taps=2),
 )

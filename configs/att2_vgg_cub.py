@@ -7,8 +7,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='att_vgg', features_only=True, out_indices=(1, 2)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='att_vgg', head='mean'),
     head=dict(type='Att2Head', num_classes=200, taps=2, pool_first=True),
 )

@@ -8,8 +8,6 @@ _base_ = [
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='att_vgg', features_only=True, out_indices=(1, 2)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='att_vgg', head='mean'),
     head=dict(type='Att2Head', num_classes=10, taps=2, pool_first=True),
 )

@@ -2,6 +2,5 @@
 _base_ = './warn_wrn28_10_cifar100.py'
 
 model = dict(
-    backbone=dict(out_indices=(1, 2)),
     head=dict(_delete_=True, type='Att2Head', num_classes=100, taps=2),
 )

@@ -1,4 +1,4 @@
 # CLAN in three scales on VGG-16 (Table 6): conv4_3, conv5_2 and the last pooling
 _base_ = './clan_vgg16_cars.py'
 
-model = dict(backbone=dict(out_indices=(0, 1, 2)), head=dict(taps=3))
+model = dict(head=dict(taps=3))

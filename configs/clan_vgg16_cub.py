@@ -7,8 +7,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='clan_vgg16', features_only=True, out_indices=(1, 2)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='clan_vgg16', head='mean'),
     head=dict(type='CLANHead', num_classes=200, taps=2, inner_channels=256),
 )

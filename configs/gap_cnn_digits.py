@@ -7,12 +7,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone',
-        model_name='clutter_cnn',
-        features_only=True,
-        out_indices=(0, 1, 2, 3),
-        in_channels=1,
-    ),
+    backbone=dict(type='TimmNetwork', model_name='clutter_cnn', head='mean', in_channels=1),
     head=dict(type='GAPHead', num_classes=10),
 )

@@ -7,8 +7,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='mobilenetv2_100', features_only=True, out_indices=(4,)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='mobilenetv2_100'),
     head=dict(type='GAPHead', num_classes=200),
 )

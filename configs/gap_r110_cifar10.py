@@ -7,8 +7,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='resnet110', features_only=True, out_indices=(2,)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='resnet110', head='mean'),
     head=dict(type='GAPHead', num_classes=10),
 )

@@ -2,4 +2,4 @@
 # tools/test.py prints the soft IoU on test images; it takes the control's checkpoint as well.
 _base_ = './gap_r110_cifar100.py'
 
-model = dict(backbone=dict(out_indices=(1, 2)), head=dict(type='SIoUHead', kind='pixel'))
+model = dict(head=dict(type='SIoUHead', kind='pixel'))

@@ -1,4 +1,4 @@
 # warn on a small backbone, by the control's recipe
 _base_ = './gap_mobilenetv2_cub.py'
 
-model = dict(backbone=dict(out_indices=(2, 3, 4)), head=dict(type='WARNHead', taps=3))
+model = dict(head=dict(type='WARNHead', taps=3))

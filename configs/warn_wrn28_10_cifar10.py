@@ -8,8 +8,6 @@ _base_ = [
 
 model = dict(
     type='FineGrainedClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='wrn28_10', features_only=True, out_indices=(0, 1, 2)
-    ),
+    backbone=dict(type='TimmNetwork', model_name='wrn28_10', head='mean'),
     head=dict(type='WARNHead', num_classes=10, taps=3, heads=4),
 )

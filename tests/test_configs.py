@@ -25,7 +25,7 @@ def test_there_are_configs() -> None:
 
 
 def _image_size(cfg: Config) -> int:
-    from fgplugins.zoo_mmpretrain.loading import pipeline_size
+    from fgplugins.zoo_mmpretrain.running.settings import pipeline_size
 
     return pipeline_size(cfg.test_dataloader.dataset.pipeline)[0]
 

@@ -94,6 +94,7 @@ def leaky_net(pretrained: bool = False, **kwargs: object) -> Leaky:
     return build_model_with_cfg(Leaky, 'leaky_net', False, **{**kwargs, 'pretrained_cfg': cfg})
 
 
+@pytest.mark.filterwarnings("ignore:.*head='mean'")
 def test_what_fails_is_told_from_what_is_refused() -> None:
     covered = coverage.CoveredBackbone('leaky', 'leaky_net', 1, 1)
     cell = coverage.try_timm(covered, 'gap')
@@ -102,6 +103,23 @@ def test_what_fails_is_told_from_what_is_refused() -> None:
     assert cell.outcome == 'refused' and 'resnet0' in cell.reason
     error = RuntimeError('x')
     assert not coverage.is_refusal(error.with_traceback(_traceback()))
+
+
+def test_whether_the_control_is_the_network() -> None:
+    def row(name: str) -> coverage.CoveredBackbone:
+        return coverage.CoveredBackbone(name, name, 1, 1)
+
+    assert coverage.try_timm_control(row('test_convnext')).outcome == 'ok'
+    cell = coverage.try_timm_control(row('crossvit_tiny_240'))
+    assert cell.outcome == 'refused' and 'reads more than one vector' in cell.reason
+
+
+@pytest.mark.usefixtures('room')
+def test_whether_the_control_is_mmpretrains_own_classifier() -> None:
+    resnet = {'type': 'ResNet', 'depth': 18, 'out_indices': (2, 3)}
+    assert coverage.try_mmpretrain_control(resnet, (64, 96)).outcome == 'ok'
+    cell = coverage.try_mmpretrain_control({'type': 'VisionTransformer'}, (224, 224))
+    assert cell.outcome == 'refused' and 'VisionTransformerClsHead behind no neck' in cell.reason
 
 
 def _traceback() -> object:

@@ -136,7 +136,7 @@ def test_pretrained_weights_are_loaded_or_refused(
     still = ['--cfg-options', *SMALL, 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0']
     state = weights(Path(good))
     plain = timm.create_model('clutter_cnn')
-    prefix = 'backbone.timm_model.model.'
+    prefix = 'backbone.timm_model.'
     inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     plain.load_state_dict(inner, strict=False)
     torch.save(plain.state_dict(), tmp_path / 'plain.pth')
@@ -149,6 +149,15 @@ def test_pretrained_weights_are_loaded_or_refused(
     narrow = ['--cfg-options', 'model.backbone.widths=(8,8,8,8,8)']
     done = run_tool('train', config('gap_cnn_digits'), '--pretrained', good, *narrow)
     assert_one_error(done, 'does not fit the backbone')
+    done = run_tool('train', config('gap_cnn_digits'), '--pretrained', 'plain.pth', *narrow)
+    assert_one_error(done, "checkpoint_path='plain.pth' does not fit: stages.0.0.weight is (16, 1,")
+    # a file of MMPretrain's TIMMBackbone has the same weights under other names
+    theirs = {f'backbone.timm_model.model.{k}': v for k, v in plain.state_dict().items()}
+    torch.save({'state_dict': theirs}, tmp_path / 'theirs.pth')
+    done = run_tool('train', config('gap_cnn_digits'), '--pretrained', 'theirs.pth', *still)
+    assert done.returncode == 0, done.stderr
+    started = weights(tmp_path / 'work_dirs/gap_cnn_digits/epoch_1.pth')
+    assert torch.equal(started[f'{prefix}stages.3.2.weight'], state[f'{prefix}stages.3.2.weight'])
 
 
 class TestOwnFolder:
@@ -239,7 +248,19 @@ def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
             'resnet5000',
         ),
         (['warn_cnn_digits', '--cfg-options', 'model.backbone.type=ResNot'], 'did you mean'),
-        (['warn_cnn_digits', '--cfg-options', 'model.backbone.out_indices=(3,)'], 'gives 1'),
+        (['warn_cnn_digits', '--cfg-options', 'model.backbone.levels=(3,)'], 'gives 1'),
+        (
+            ['warn_cnn_digits', '--cfg-options', 'model.backbone.out_indices=(3,)'],
+            'out_indices=(3,): TimmNetwork takes levels',
+        ),
+        (
+            ['warn_cnn_digits', '--cfg-options', 'model.backbone.widht=3'],
+            "neither TimmNetwork nor clutter_cnn takes 'widht'",
+        ),
+        (
+            ['warn_cnn_digits', '--backbone', 'resnet19'],
+            "--backbone 'resnet19' is not a timm model",
+        ),
         (
             ['warn_cnn_digits', '--cfg-options', 'model.head.in_channels=[1,2,3,4]'],
             'set in_channels=[16, 32, 64, 128]',
@@ -677,7 +698,7 @@ class TestTrainingOnly:
         done = run_tool('deploy', name, 'a.pth', '--cfg-options', *small)
         assert done.returncode == 0, done.stderr
         shipped = Config.fromfile(tmp_path / 'a_deployed.py')
-        assert shipped.model.type == 'ImageClassifier'
+        assert shipped.model.type == 'TimmClassifier'
         plain = models.check_model(shipped)
         plain.load_state_dict(
             torch.load(tmp_path / 'a_deployed.pth', weights_only=True)['state_dict']

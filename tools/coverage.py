@@ -123,7 +123,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--modules', nargs='+', metavar='NAME', help='only these timm modules or MMPretrain types'
     )
-    parser.add_argument('--methods', nargs='+', metavar='NAME', help='only these methods')
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        metavar='NAME',
+        help="only these methods; 'control' compares gap with the network",
+    )
     parser.add_argument(
         '--side', type=int, default=128, help='of images for networks that take any size (128)'
     )
@@ -137,9 +142,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default='coverage.json', help='what was run (coverage.json)')
     parser.add_argument('--markdown', metavar='FILE', help='write the page too')
     args = parser.parse_args()
-    unknown = sorted(set(args.methods or []) - set(list_methods()))
+    known = [*list_methods(), coverage.CONTROL]
+    unknown = sorted(set(args.methods or []) - set(known))
     if unknown:
-        raise UserError(f'--methods {unknown[0]}: there are {", ".join(list_methods())}')
+        raise UserError(f'--methods {unknown[0]}: there are {", ".join(known)}')
     return args
 
 
@@ -163,7 +169,7 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
     """The row of a backbone of MMPretrain with the settings above."""
     from mmpretrain.registry import MODELS
 
-    from fgplugins.zoo_mmpretrain.backbone_maps import ask_channels
+    from fgplugins.zoo_mmpretrain.backbone_maps import probe_network
 
     settings = MMPRETRAIN[name][0]
     shown = ', '.join(f'{key}={value!r}' for key, value in settings.items())
@@ -171,7 +177,7 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
     try:
         model = MODELS.build({'type': name, **settings})
         count = sum(p.numel() for p in model.parameters())
-        levels = len(ask_channels(model))
+        levels = len(probe_network(model)[0])
     except Exception as error:  # the row is kept: its cells say what is wrong, too
         print(f'{name}: {type(error).__name__}: {error}', flush=True)
     return CoveredBackbone(name, f'{name}({shown})', count, levels)
@@ -193,16 +199,20 @@ def find_backbones(zoo: str, wanted: list[str] | None, report: dict) -> list[Cov
 
 def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> coverage.Cell:
     if zoo == 'timm':
+        if method == coverage.CONTROL:
+            return coverage.try_timm_control(covered)
         return coverage.try_timm(covered, method, side)
     settings, size = MMPRETRAIN[covered.group]
     backbone = {'type': covered.group, **settings}
+    if method == coverage.CONTROL:
+        return coverage.try_mmpretrain_control(backbone, size or (64, 96))
     return coverage.try_mmpretrain(backbone, method, covered.levels, size or (64, 96))
 
 
 def main() -> None:
     args = parse_args()
     check_outputs(args, 'markdown')
-    out, methods = Path(args.out), args.methods or list_methods()
+    out, methods = Path(args.out), args.methods or [*list_methods(), coverage.CONTROL]
     report = coverage.load(out)
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)

@@ -2,6 +2,7 @@
 
 python tools/train.py configs/warn_cnn_digits.py
 python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --backbone convnext_tiny
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ def parse_args() -> argparse.Namespace:
         metavar='WEIGHTS',
         help="start the backbone from a file or URL; without one, from the config's published "
         'weights, which are then downloaded',
+    )
+    parser.add_argument(
+        '--backbone',
+        metavar='NAME',
+        help="any network of timm in place of the config's: its levels, mean and deviation, and "
+        'its size of images where it takes one only',
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')

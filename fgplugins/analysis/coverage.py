@@ -2,13 +2,17 @@
 
 A cell of the report is one backbone of a zoo with one method on top. It is built, trained for one
 step on a batch of two, and tested on a batch of one; what comes out is compared with the contract.
+One more cell, `CONTROL`, says whether the control ``gap`` gives the scores of the network itself.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +23,20 @@ from torch import Tensor, nn
 from fgplugins.methods import get_method
 
 __all__ = [
+    'CONTROL',
     'Cell',
     'CoveredBackbone',
     'markdown',
     'smallest_model',
     'timm_modules',
     'try_mmpretrain',
+    'try_mmpretrain_control',
     'try_timm',
+    'try_timm_control',
 ]
 
 CLASSES = 5
+CONTROL = 'control'
 LARGE = 150_000_000  # with as many parameters activations are recomputed, to run in 16 GB
 
 
@@ -66,6 +74,10 @@ class Cell:
     size: tuple[int, int] | None = None
     taps: int = 0
     seconds: float = 0.0
+
+
+class _OtherNetwork(ValueError):
+    """The control is another network than the backbone with its own head."""
 
 
 class _Broken(AssertionError):
@@ -220,6 +232,54 @@ def try_timm(covered: CoveredBackbone, method: str, side: int = 128) -> Cell:
     return _timed(attempt, Cell('ok', taps=min(get_method(method).default_taps, covered.levels)))
 
 
+def move_from_start(network: nn.Module) -> None:
+    """Weights and statistics as after training: a new network's ones and zeros hide differences."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in network.modules():
+            if getattr(module, 'running_mean', None) is not None:
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+        for p in network.parameters():
+            if p.ndim == 1:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
+            elif not p.any():
+                p.normal_(0, 0.02, generator=generator)
+
+
+def _demand_same(ours: Tensor, theirs: Tensor) -> None:
+    difference = float((ours - theirs).abs().max() / theirs.abs().max())
+    if not difference < 1e-5:
+        raise _OtherNetwork(f'its scores differ by {difference:.0e} of the largest')
+
+
+def try_timm_control(covered: CoveredBackbone) -> Cell:
+    """Whether ``gap``, started from a file of a timm network's weights, gives its scores."""
+    import timm
+
+    def attempt(cell: Cell) -> None:
+        torch.manual_seed(0)
+        plain = timm.create_model(covered.model, num_classes=CLASSES).eval()
+        move_from_start(plain)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / 'plain.pth'
+            torch.save(plain.state_dict(), file)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter('always')
+                ours = timm.create_model(
+                    'gap', backbone=covered.model, num_classes=CLASSES, backbone_checkpoint=file
+                ).eval()
+        fallen_back = [str(w.message) for w in said if "head='mean'" in str(w.message)]
+        if fallen_back:
+            raise _OtherNetwork(fallen_back[0].rpartition(': ')[2])
+        cell.size = ours.input_size
+        x = torch.randn(1, ours.in_chans, *ours.input_size)
+        with torch.no_grad():
+            _demand_same(ours(x), plain(x))
+
+    return _timed(attempt, Cell('ok'))
+
+
 # --------------------------------------------------------------------------------------- MMPretrain
 
 
@@ -250,7 +310,7 @@ def try_mmpretrain(
             return model(x, samples, mode='loss')
 
         def features(x: Tensor) -> list[Tensor]:
-            return list(model.head.pre_logits(model.extract_feat(x)))
+            return model.head.method.split(model.read(x))[0]
 
         exercise(
             model,
@@ -264,6 +324,67 @@ def try_mmpretrain(
 
     taps = min(get_method(method).default_taps, levels)
     return _timed(attempt, Cell('ok', size=size, taps=taps))
+
+
+@functools.cache
+def _own_models() -> list[dict]:
+    """The models of MMPretrain's own configs."""
+    import mmpretrain
+    from mmengine.config import Config
+
+    folder = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_' / 'models'
+    return [Config.fromfile(file).get('model') or {} for file in sorted(folder.rglob('*.py'))]
+
+
+def own_heads(backbone: str) -> list[tuple[str, str]]:
+    """The necks and heads that stand on a backbone in MMPretrain's own configs."""
+    found = []
+    for model in _own_models():
+        kind, head = ((model.get(part) or {}).get('type') for part in ('backbone', 'head'))
+        if kind == backbone and head:
+            necks = model.get('neck') or []
+            necks = [necks] if isinstance(necks, dict) else necks
+            found.append((' + '.join(neck['type'] for neck in necks) or 'no neck', head))
+    return list(dict.fromkeys(found))
+
+
+def try_mmpretrain_control(backbone: dict[str, object], size: tuple[int, int]) -> Cell:
+    """Whether ``GAPHead`` on a backbone gives the scores of MMPretrain's own classifier.
+
+    That is asked where one of the zoo's own configs has average pooling and one linear layer on it.
+
+    Args:
+        backbone: its config.
+        size: of the images.
+    """
+    from mmpretrain.registry import MODELS
+
+    from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
+
+    neck = {'type': 'GlobalAveragePooling'}
+
+    def attempt(cell: Cell) -> None:
+        heads = own_heads(str(backbone['type']))
+        shown = '; '.join(f'{head} behind {necks}' for necks, head in heads)
+        if ('GlobalAveragePooling', 'LinearClsHead') not in heads:
+            raise _OtherNetwork(f'its own configs have {shown}' if heads else 'it has no config')
+        head = {'type': 'GAPHead', 'num_classes': CLASSES}
+        ours = MODELS.build(
+            {'type': 'FineGrainedClassifier', 'backbone': backbone, 'neck': neck, 'head': head}
+        ).eval()
+        move_from_start(ours)
+        width = ours.head.method.head_channels
+        head = {'type': 'LinearClsHead', 'num_classes': CLASSES, 'in_channels': width}
+        plain = MODELS.build(
+            {'type': 'ImageClassifier', 'backbone': backbone, 'neck': neck, 'head': head}
+        ).eval()
+        plain.backbone.load_state_dict(ours.backbone.state_dict())
+        plain.head.fc.load_state_dict(ours.head.method.classifier.state_dict())
+        x = torch.randn(1, ask_image_channels(ours.backbone), *size)
+        with torch.no_grad():
+            _demand_same(ours(x), plain(x))
+
+    return _timed(attempt, Cell('ok', size=size))
 
 
 # ------------------------------------------------------------------------------------------- report
@@ -302,8 +423,9 @@ def _counts(rows: dict[str, dict], method: str) -> list[str]:
 def _table(rows: dict[str, dict], methods: Sequence[str], first: str) -> list[str]:
     """The rows in alphabetical order; reasons have numbers, and are told below the table."""
     lines = [
-        f'| {first} | smallest model | parameters | images | {" | ".join(methods)} |',
-        f'|---|---|---|---|{"---|" * len(methods)}',
+        f'| {first} | smallest model | parameters | images | {" | ".join(methods)} | '
+        'the control is the network |',
+        f'|---|---|---|---|{"---|" * len(methods)}---|',
     ]
     reasons: dict[str, int] = {}
     for group, row in sorted(rows.items(), key=lambda item: item[0].lower()):
@@ -317,7 +439,13 @@ def _table(rows: dict[str, dict], methods: Sequence[str], first: str) -> list[st
             else:
                 number = reasons.setdefault(_general(cell['reason'], row), len(reasons) + 1)
                 shown.append(f'{cell["outcome"]} [{number}]')
-        sizes = {tuple(c['size']) for c in row['cells'].values() if c['size']}
+        control = row['cells'].get(CONTROL)
+        if control is not None and control['outcome'] != 'ok':
+            number = reasons.setdefault(_general(control['reason'], row), len(reasons) + 1)
+            shown.append(f'no [{number}]')
+        else:
+            shown.append('not run' if control is None else 'yes')
+        sizes = {tuple(c['size']) for k, c in row['cells'].items() if c['size'] and k != CONTROL}
         size = ', '.join(f'{h} x {w}' for h, w in sorted(sizes))
         backbone = row['subject']
         lines.append(
@@ -352,11 +480,17 @@ def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> s
         'are of the size that the column says. Networks of timm with at least',
         f'{LARGE / 1e6:.0f} M parameters recompute their activations in the backward pass.',
         '',
+        'The last column: `gap` with the weights of the plain network gives its scores to 1e-5,',
+        'with statistics and scales moved from where they start. In MMPretrain it is asked of',
+        "backbones on which one of the zoo's own configs has average pooling and one linear layer.",
+        '',
     ]
     for zoo, rows in report.items():
         title, first = names[zoo]
         lines += [f'## {title}: {len(rows)} {first}s', '', '| | ok | refused | failed |']
         lines += ['|---|---|---|---|']
         lines += [f'| {m} | {" | ".join(_counts(rows, m))} |' for m in methods]
+        same, *others = map(int, _counts(rows, CONTROL))
+        lines += ['', f'The control is the network in {same} of {same + sum(others)}.']
         lines += ['', *_table(rows, methods, first), '']
     return '\n'.join(lines).rstrip() + '\n'

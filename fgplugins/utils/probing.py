@@ -7,6 +7,7 @@ whether they can be differentiated twice. Both zoos ask it of their backbones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,9 @@ def probe(
     channels: int,
     sizes: Sequence[Size],
     gradients: bool = False,
-) -> Sequence[Tensor]:
-    """What a network gives for one empty image, of the first size that it takes.
+    noise: bool = False,
+) -> Any:
+    """What a network gives for one image, of the first size that it takes.
 
     Args:
         network: computes the maps.
@@ -59,6 +61,7 @@ def probe(
         channels: of the image.
         sizes: to try.
         gradients: compute the maps with gradients on.
+        noise: the image is of noise, always the same; else it is empty.
 
     Raises:
         ValueError: with the reason why it does not run on the last of the sizes.
@@ -67,12 +70,14 @@ def probe(
     with in_testing(module), torch.set_grad_enabled(gradients):
         for size in sizes:
             image = torch.zeros(1, channels, *size, device=weight.device, dtype=weight.dtype)
+            if noise:
+                image += torch.linspace(0, 1e3, image.numel()).sin().view_as(image).to(image)
             try:
                 return network(image)
             except Exception as error:  # whatever it is, use raises it again
                 failure = error
     raise ValueError(
-        f'does not run on an empty image of {tuple(sizes[-1])}: {first_line(failure)}'
+        f'does not run on an image of {tuple(sizes[-1])}: {first_line(failure)}'
     ) from failure
 
 

@@ -34,6 +34,7 @@ from fgplugins.zoo_mmpretrain.metrics import MultiLabelAUC  # noqa: E402
 from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
 from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook  # noqa: E402
+from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork  # noqa: E402
 from fgplugins.zoo_mmpretrain.transforms import CornerCrop, LoadImage  # noqa: E402
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     'MultiLabelAUC',
     'RestrictionScheduleHook',
     'SoftIoULoss',
+    'TimmNetwork',
     'WorkFolderHook',
     'register_configs',
 ]

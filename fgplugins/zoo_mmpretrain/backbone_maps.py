@@ -9,29 +9,60 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from fgplugins.utils.probing import find_view_size, probe, sizes_to_try
+from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork
 
 __all__ = [
-    'ask_channels',
     'ask_image_channels',
     'ask_view_size',
     'build_backbone',
     'has_channels_last',
-    'probe_maps',
-    'read_maps',
+    'is_vector',
+    'more_levels',
+    'probe_network',
+    'read_network',
+    'split_embedding',
 ]
 
 
-def read_maps(
+def read_network(
     backbone: nn.Module, neck: nn.Module | None, inputs: Tensor
-) -> Sequence[Tensor] | Tensor:
-    """What the backbone (and neck) gives for images, its maps as (N, C, H, W).
+) -> tuple[list[Tensor], Tensor | None]:
+    """What a backbone (and neck) gives for images: maps (N, C, H, W), and an embedding (N, D).
 
-    Some of timm's networks hand over (N, H, W, C), and say so.
+    A neck that gives maps refines those of the backbone. One that gives vectors makes the embedding
+    of them, and they pass it by. A backbone can give the embedding itself, behind its maps.
     """
-    maps = backbone(inputs)
+    if isinstance(backbone, TimmNetwork):
+        given = backbone.read(inputs)
+        outputs = [*given[0], given[1]] if backbone.reading.embedding else list(given)
+    else:
+        outputs = as_list(backbone(inputs))
     if has_channels_last(backbone):
-        maps = tuple(x.permute(0, 3, 1, 2) if x.ndim == 4 else x for x in maps)
-    return maps if neck is None else neck(maps)
+        outputs = [x.permute(0, 3, 1, 2) if x.ndim == 4 else x for x in outputs]
+    if neck is not None:
+        refined = as_list(neck(tuple(outputs)))
+        if not all(is_vector(x) for x in refined):
+            return split_embedding(refined)
+        maps, _ = split_embedding(outputs)
+        return maps, refined[-1]
+    return split_embedding(outputs)
+
+
+def as_list(outputs: object) -> list:
+    """Outputs of a module as a list, whether it gives one or several."""
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def is_vector(x: object) -> bool:
+    """Whether an output is vectors (N, D)."""
+    return isinstance(x, Tensor) and x.ndim == 2
+
+
+def split_embedding(outputs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+    """Maps, and the embedding that stands behind them if there is one."""
+    if len(outputs) > 1 and is_vector(outputs[-1]):
+        return list(outputs[:-1]), outputs[-1]
+    return list(outputs), None
 
 
 def has_channels_last(backbone: nn.Module) -> bool:
@@ -40,13 +71,13 @@ def has_channels_last(backbone: nn.Module) -> bool:
     return str(getattr(getattr(network, 'output_fmt', None), 'value', 'NCHW')) == 'NHWC'
 
 
-def probe_maps(
+def probe_network(
     backbone: nn.Module,
     neck: nn.Module | None = None,
     image_channels: int = 3,
     gradients: bool = False,
-) -> list[Tensor]:
-    """The maps that the backbone (and neck) gives for one empty image, shallow to deep.
+) -> tuple[list[Tensor], Tensor | None]:
+    """What the backbone (and neck) gives for one image: maps, shallow to deep, and the embedding.
 
     Args:
         backbone: any network.
@@ -59,40 +90,20 @@ def probe_maps(
     """
     name = type(backbone).__name__
     network = nn.ModuleList([backbone] if neck is None else [backbone, neck])
-    read = functools.partial(read_maps, backbone, neck)
+    read = functools.partial(read_network, backbone, neck)
     try:
-        features = probe(read, network, image_channels, ask_sizes(backbone), gradients)
+        maps, embedding = probe(read, network, image_channels, ask_sizes(backbone), gradients, True)
     except ValueError as error:
         raise ValueError(f'{name} {error}; give head.in_channels') from None
-    features = [features] if isinstance(features, Tensor) else list(features)
-    if not all(isinstance(f, Tensor) and f.ndim == 4 for f in features):
-        shapes = [tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__ for f in features]
-        if neck is not None:
-            raise ValueError(
-                f'{name} with the neck {type(neck).__name__} gives {shapes}, not maps of shape '
-                '(N, C, H, W): leave the neck out (neck=None), since methods pool by themselves'
-            )
+    if not maps or not all(isinstance(f, Tensor) and f.ndim == 4 for f in maps):
+        shapes = [tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__ for f in maps]
+        refiner = '' if neck is None else f' with the neck {type(neck).__name__}'
         raise ValueError(
-            f'{name} gives {shapes}, not maps of shape (N, C, H, W): choose its option for maps '
-            "(out_type='featmap' of ViT and kin) or another backbone"
+            f'{name}{refiner} gives {shapes}, not maps of shape (N, C, H, W): choose its option '
+            "for maps (out_type='featmap' of ViT and kin, gap_before_final_norm=False of ConvNeXt, "
+            'num_classes=-1 of VGG) or another backbone'
         )
-    return features
-
-
-def ask_channels(
-    backbone: nn.Module, neck: nn.Module | None = None, image_channels: int = 3
-) -> list[int]:
-    """Channels of each map that the backbone (and neck) gives, shallow to deep.
-
-    timm's ``features_only`` models say so themselves; others are run once on an empty image.
-
-    Raises:
-        ValueError: if what comes out is not a sequence of maps (N, C, H, W).
-    """
-    info = getattr(getattr(backbone, 'timm_model', None), 'feature_info', None)
-    if neck is None and hasattr(info, 'channels'):
-        return list(info.channels())
-    return [f.shape[1] for f in probe_maps(backbone, neck, image_channels)]
+    return maps, embedding
 
 
 def ask_image_channels(backbone: nn.Module) -> int:
@@ -116,7 +127,7 @@ def ask_view_size(
     if len(sizes) == 1:
         return sizes[0]
     network = nn.ModuleList([backbone] if neck is None else [backbone, neck])
-    read = functools.partial(read_maps, backbone, neck)
+    read = functools.partial(read_network, backbone, neck)
     return find_view_size(read, network, image_channels, sizes)
 
 
@@ -138,3 +149,24 @@ def build_backbone(settings: dict) -> nn.Module:
             f'{name} has {count} levels, 0 to {count - 1}; out_indices={tuple(levels)}: give '
             f'out_indices={tuple(range(count - len(levels), count))}'
         ) from error
+
+
+def more_levels(settings: dict, backbone: nn.Module, given: int, taps: int) -> dict | None:
+    """A backbone's config, to give as many maps as a method reads.
+
+    Args:
+        settings: of the backbone.
+        backbone: built of them; most of MMPretrain's say in ``out_indices`` which maps they give.
+        given: how many maps it gives.
+        taps: how many are read.
+
+    Returns:
+        With the levels below those that it gives; None if it gives enough, does not say which, or
+        has not as many.
+    """
+    levels = getattr(backbone, 'out_indices', None)
+    levels = [levels] if isinstance(levels, int) else list(levels or [])
+    if given >= taps or not levels or min(levels) < 0 or max(levels) < taps - 1:
+        return None
+    last = max(levels)
+    return {**settings, 'out_indices': tuple(range(last - taps + 1, last + 1))}

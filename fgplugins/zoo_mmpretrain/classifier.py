@@ -6,7 +6,7 @@ import copy
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import DATASETS
@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fgplugins.errors import UserError
 from fgplugins.methods import Method
+from fgplugins.methods.base import Given
+from fgplugins.networks.reading import tail_of
 from fgplugins.utils.probing import (
     check_gradient_path,
     make_twice_differentiable,
@@ -24,16 +26,16 @@ from fgplugins.utils.probing import (
     unused_parameters,
 )
 from fgplugins.zoo_mmpretrain.backbone_maps import (
-    ask_channels,
     ask_image_channels,
     ask_view_size,
     build_backbone,
-    has_channels_last,
-    probe_maps,
-    read_maps,
+    more_levels,
+    probe_network,
+    read_network,
 )
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
+from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork
 
 __all__ = ['FineGrainedClassifier', 'SecondStream']
 
@@ -52,21 +54,24 @@ class SecondStream(BaseModule):
         super().__init__()
         self.backbone, self.neck = backbone, neck
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The maps (N, C_s, H_s, W_s), as the backbone (and neck) gives them."""
-        return read_maps(self.backbone, self.neck, inputs)
+    def forward(self, inputs: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The maps (N, C_s, H_s, W_s) and the embedding (N, D), as `read_network` gives them."""
+        return read_network(self.backbone, self.neck, inputs)
 
 
 class FineGrainedClassifier(ImageClassifier):
     """MMPretrain's ``ImageClassifier``, its method head wired to whatever the backbone gives.
 
-    ``head.in_channels`` is found by asking the backbone; if it is given, it is checked. A method
-    that trains beside a second network gets one of the same architecture, with the same initial
-    weights where ``init_cfg`` names some.
+    ``head.in_channels`` is found by asking the backbone; if it is given, it is checked. A backbone
+    that gives fewer maps than the method reads is asked for those below, too. What the backbone and
+    neck make of the last map is the network's own embedding: a `TimmNetwork` has its own head, and
+    a neck that gives vectors, as ``GlobalAveragePooling``, lets the maps pass it by. A method that
+    trains beside a second network gets one of the same architecture, with the same initial weights
+    where ``init_cfg`` names some.
 
     Args:
         backbone: any registered backbone that gives maps; several levels by its ``out_indices``.
-        neck: any neck that gives maps.
+        neck: any neck.
         head: a method's head, as ``dict(type='WARNHead', num_classes=200)``.
         pretrained: checkpoint of the whole model.
         train_cfg: batch augmentations.
@@ -90,17 +95,26 @@ class FineGrainedClassifier(ImageClassifier):
         deployed: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
+        if isinstance(head, dict) and isinstance(backbone, dict):
+            backbone = self._ask_timm(backbone, head)
         configs = copy.deepcopy((backbone, neck))
         backbone, neck = self._build(backbone, neck)
         stated = None if isinstance(configs[0], nn.Module) else configs[0].get('in_channels')
         image_channels = stated or ask_image_channels(backbone)
-        if isinstance(head, dict):
-            head = self._wire(head, backbone, neck, image_channels)
+        method_class = self._method_class(head)
+        if method_class is not None:
+            taps = self._taps(head, method_class)
+            fewer = self._give_more(configs[0], backbone, neck, image_channels, taps, method_class)
+            if fewer is not None:
+                configs = fewer, configs[1]
+                backbone, neck = self._build(*copy.deepcopy(configs))
+            head = self._wire(head, method_class, backbone, neck, image_channels)
         super().__init__(backbone, neck, head, pretrained, train_cfg, data_preprocessor, init_cfg)
         self.second_stream = self.regularizer = None
         method = getattr(self.head, 'method', None)
         if method is None:
             return
+        self._take_classifier(method)
         if not deployed:
             unused = self._fit(method, image_channels)
         if method.has_regularizer:
@@ -108,9 +122,50 @@ class FineGrainedClassifier(ImageClassifier):
             self._register_load_state_dict_pre_hook(self._drop_training_only)
             if not deployed:
                 second = SecondStream(*self._build(*configs))
+                if isinstance(second.backbone, TimmNetwork):
+                    second.backbone.take_classifier()
                 size = ask_view_size(second.backbone, second.neck, image_channels)
                 turn_into_buffers(second, unused)
                 self.second_stream, self.regularizer = second, method.regularizer(size)
+
+    @staticmethod
+    def _method_class(head: object) -> type[Method] | None:
+        """The method that a head's config is of."""
+        cls = head.get('type') if isinstance(head, dict) else None
+        cls = MMPRETRAIN_MODELS.get(cls) if isinstance(cls, str) else cls
+        is_ours = isinstance(cls, type) and issubclass(cls, MethodHead)
+        return cls.method_class if is_ours else None
+
+    @staticmethod
+    def _taps(head: dict, method_class: type[Method]) -> int:
+        stated = head.get('in_channels')
+        if stated is not None:
+            return 1 if isinstance(stated, int) else len(stated)
+        return head.get('taps') or method_class.default_taps
+
+    @classmethod
+    def _ask_timm(cls, backbone: dict, head: dict) -> dict:
+        """The config of a `TimmNetwork`, with what the head knows; of another backbone as it is."""
+        kind, method_class = backbone.get('type'), cls._method_class(head)
+        kind = MMPRETRAIN_MODELS.get(kind) if isinstance(kind, str) else kind
+        if kind is not TimmNetwork or method_class is None:
+            return backbone
+        known = {
+            'num_classes': head.get('num_classes', 0),
+            'embedding': method_class.reads_embedding,
+        }
+        if backbone.get('levels') is None:
+            known['taps'] = cls._taps(head, method_class)
+        return {**known, **backbone}
+
+    def _take_classifier(self, method: Method) -> None:
+        """Put a timm network's own classifier, and its dropout, into the method."""
+        if not isinstance(self.backbone, TimmNetwork) or not method.embedding_classifier:
+            return
+        method.head_drop.p = self.backbone.drop_rate
+        classifier = self.backbone.take_classifier()
+        if classifier is not None:
+            method.set_submodule(method.embedding_classifier, classifier)
 
     def _fit(self, method: Method, image_channels: int) -> list[str]:
         """Adapt the network to the maps that the method reads.
@@ -130,16 +185,20 @@ class FineGrainedClassifier(ImageClassifier):
         network = SecondStream(self.backbone, self.neck if self.with_neck else None)
         try:
             with self._attention():
-                maps = probe_maps(network.backbone, network.neck, image_channels, gradients=True)
+                maps, embedding = probe_network(
+                    network.backbone, network.neck, image_channels, gradients=True
+                )
         except ValueError:
             if method.needs_gradient_path:
                 raise
             return []  # the channels were typed, nothing else is known
-        maps = maps[-method.taps :]
+        read = maps[-method.taps :]
+        if method.embedding_channels is not None:
+            read = [*read, embedding]
         if method.needs_gradient_path:
-            self._check_gradients(maps)
+            self._check_gradients(read)
         trained = {name for name, p in network.named_parameters() if p.requires_grad}
-        unused = [name for name in unused_parameters(network, maps) if name in trained]
+        unused = [name for name in unused_parameters(network, read) if name in trained]
         turn_into_buffers(network, unused)
         return unused
 
@@ -172,25 +231,50 @@ class FineGrainedClassifier(ImageClassifier):
                     del state_dict[key]
 
     @staticmethod
-    def _wire(head: dict, backbone: nn.Module, neck: nn.Module | None, image_channels: int) -> dict:
-        """The head's config with ``in_channels`` filled in or checked."""
-        cls = head['type']
-        cls = MMPRETRAIN_MODELS.get(cls) if isinstance(cls, str) else cls
-        if not (isinstance(cls, type) and issubclass(cls, MethodHead)):
-            return head
-        name, source = cls.__name__, type(backbone).__name__
+    def _give_more(
+        settings: dict | nn.Module,
+        backbone: nn.Module,
+        neck: nn.Module | None,
+        image_channels: int,
+        taps: int,
+        method_class: type[Method],
+    ) -> dict | None:
+        """The backbone's config, to give the levels below too if it gives too few; None if not."""
+        if isinstance(settings, nn.Module) or isinstance(backbone, TimmNetwork):
+            return None
+        try:
+            given = len(probe_network(backbone, neck, image_channels)[0])
+        except ValueError:
+            return None
+        more = more_levels(settings, backbone, given, taps)
+        if more is not None:
+            print_log(
+                f'{method_class.__name__} reads {taps} maps: model.backbone.out_indices='
+                f'{more["out_indices"]} in place of {settings.get("out_indices")}',
+                'current',
+            )
+        return more
+
+    @classmethod
+    def _wire(
+        cls,
+        head: dict,
+        method_class: type[Method],
+        backbone: nn.Module,
+        neck: nn.Module | None,
+        image_channels: int,
+    ) -> dict:
+        """The head's config with ``in_channels`` filled in or checked, and the embedding's."""
+        name, source = f'{method_class.__name__}Head', type(backbone).__name__
         stated = head.get('in_channels')
         stated = (stated,) if isinstance(stated, int) else stated
         try:
-            given = ask_channels(backbone, neck, image_channels)
+            maps, embedding = probe_network(backbone, neck, image_channels, gradients=True)
         except ValueError:
             if stated is None:
                 raise
             return head
-        if stated is not None:
-            taps = len(stated)
-        else:
-            taps = head.get('taps') or cls.method_class.default_taps
+        given, taps = [m.shape[1] for m in maps], cls._taps(head, method_class)
         if taps > len(given):
             raise ValueError(
                 f'{name} reads taps={taps} feature maps, {source} gives {len(given)} with '
@@ -203,7 +287,12 @@ class FineGrainedClassifier(ImageClassifier):
                 f'{name}: in_channels={list(stated)}, but the last {taps} map(s) of {source} have '
                 f'{found} channels: set in_channels={found} or leave it out'
             )
-        return {**head, 'in_channels': found}
+        head = {**head, 'in_channels': found}
+        if method_class.reads_embedding and embedding is not None:
+            with torch.enable_grad():
+                if isinstance(backbone, TimmNetwork) or tail_of(embedding, maps[-1]) != 'mean':
+                    head.setdefault('embedding_channels', embedding.shape[1])
+        return head
 
     def _attention(self) -> AbstractContextManager:
         """Attention unfused, where gradients are differentiated: PyTorch cannot do that fused."""
@@ -211,24 +300,40 @@ class FineGrainedClassifier(ImageClassifier):
         return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...]:
-        """MMPretrain's."""
+        """MMPretrain's; with a method's head the maps and, last, the embedding if that reads it."""
+        method = getattr(self.head, 'method', None)
         with self._attention() if torch.is_grad_enabled() else nullcontext():
-            if stage == 'pre_logits' or not has_channels_last(self.backbone):
+            if method is None or stage == 'backbone':
                 return super().extract_feat(inputs, stage)
-            neck = self.neck if self.with_neck and stage == 'neck' else None
-            return read_maps(self.backbone, neck, inputs)
+            features = self._features(self.backbone, self.neck if self.with_neck else None, inputs)
+        return self.head.pre_logits(features) if stage == 'pre_logits' else features
+
+    def _features(
+        self, backbone: nn.Module, neck: nn.Module | None, inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        maps, embedding = read_network(backbone, neck, inputs)
+        reads = self.head.method.embedding_channels is not None
+        return (*maps, embedding) if reads else tuple(maps)
+
+    def read(self, inputs: Tensor) -> Given:
+        """What the method is given of preprocessed images (N, channels, H, W)."""
+        return self.head.given(self.extract_feat(inputs))
+
+    def read_second(self, inputs: Tensor) -> Given:
+        """What the second network gives, likewise."""
+        second = self.second_stream
+        return self.head.given(self._features(second.backbone, second.neck, inputs))
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's terms, and those of the method's training-only part."""
         method = getattr(self.head, 'method', None)
         if method is None:
-            features = self.extract_feat(inputs)
-        else:
-            features = method.features_for_loss(self.extract_feat, inputs)
-        terms = self.head.loss(features, data_samples)
+            return super().loss(inputs, data_samples)
+        given = method.features_for_loss(self.read, inputs)
+        terms = self.head.loss_of(given, data_samples)
         if self.regularizer is not None:
-            target, maps = self.head.target(data_samples), self.head.pre_logits(features)
-            added = self.regularizer(inputs, maps, target, self.second_maps)
+            target, (maps, named) = self.head.target(data_samples), method.split(given)
+            added = self.regularizer(inputs, maps, target, self.read_second, **named)
             terms |= {f'loss_{name}': value for name, value in added.items()}
         return terms
 
@@ -276,10 +381,6 @@ class FineGrainedClassifier(ImageClassifier):
                     'was saved in the work folder'
                 )
         self.__dict__['_classes_of_data'] = meta
-
-    def second_maps(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The second network's maps, of the levels that the method reads."""
-        return self.head.pre_logits(self.second_stream(inputs))
 
     def attention_maps(self, inputs: Tensor, **asked: object) -> list[Tensor]:
         """What the method looks at in preprocessed images: (N, K, H_s, W_s) masks per level."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from fgplugins.networks.classifiers import ClassifierPlace
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier
+from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork
 
 __all__ = ['deploy']
 
+# settings of a TimmNetwork that are not the network's
+OF_THE_BACKBONE = (
+    'type', 'model_name', 'levels', 'taps', 'head', 'num_classes', 'embedding', 'pretrained',
+    'checkpoint_path', 'pretrained_cfg_overlay', 'in_channels', 'drop_rate',
+)  # fmt: skip
 TRAINING_KEYS = (
     'auto_scale_lr',
     'custom_hooks',
@@ -27,28 +36,46 @@ TRAINING_KEYS = (
 
 
 def _plain(model: FineGrainedClassifier, cfg: Config) -> tuple[nn.Module, ConfigDict] | None:
-    """MMPretrain's classifier with the trained weights, if it has the same ones."""
-    method, backbone = model.head.method, cfg.model.backbone.to_dict()
-    if model.with_neck:
-        return None
-    indices = backbone.get('out_indices')
-    if isinstance(indices, (list, tuple)) and len(indices) > 1:
-        backbone['out_indices'] = (indices[-1],)  # only the last map is classified
-    backbone.pop('init_cfg', None)
-    plain_cfg = ConfigDict(
-        type='ImageClassifier',
-        backbone=backbone,
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(
-            type='MultiLabelLinearClsHead' if method.multi_label else 'LinearClsHead',
+    """The zoo's own classifier with the trained weights, if it has the same ones."""
+    method = model.head.method
+    classifier = method.get_submodule(method.embedding_classifier)
+    backbone = {k: v for k, v in cfg.model.backbone.to_dict().items() if k != 'init_cfg'}
+    if isinstance(model.backbone, TimmNetwork):
+        if method.multi_label:
+            return None
+        network, place = model.backbone.timm_model, model.backbone.place
+        known = {k: backbone[k] for k in backbone if k not in OF_THE_BACKBONE}
+        plain_cfg = ConfigDict(
+            type='TimmClassifier',
+            model_name=backbone['model_name'],
             num_classes=method.num_classes,
-            in_channels=method.in_channels[-1],
-        ),
-    )
-    plain = MODELS.build(plain_cfg)
-    weights = {k: v for k, v in model.state_dict().items() if k.startswith('backbone.')}
-    for name, value in method.pooled_classifier.state_dict().items():
-        weights[f'head.fc.{name}'] = value
+            in_chans=model.backbone.in_channels,
+            **known,
+        )
+        plain = MODELS.build(copy.deepcopy(plain_cfg))
+        if place is None:
+            name = plain.model.pretrained_cfg.get('classifier')
+            place = ClassifierPlace([name], [name])
+        weights = {**network.state_dict(), **place.weights(classifier)}
+    else:
+        indices = backbone.get('out_indices')
+        if isinstance(indices, (list, tuple)) and len(indices) > 1:
+            backbone['out_indices'] = (indices[-1],)  # only the last map is classified
+        neck = cfg.model.get('neck') if method.embedding_channels else None
+        plain_cfg = ConfigDict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=neck or dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='MultiLabelLinearClsHead' if method.multi_label else 'LinearClsHead',
+                num_classes=method.num_classes,
+                in_channels=method.head_channels,
+            ),
+        )
+        plain = MODELS.build(copy.deepcopy(plain_cfg))
+        weights = {k: v for k, v in model.state_dict().items() if not k.startswith('head.')}
+        for name, value in classifier.state_dict().items():
+            weights[f'head.fc.{name}'] = value
     if {k: v.shape for k, v in plain.state_dict().items()} != {
         k: v.shape for k, v in weights.items()
     }:
@@ -62,8 +89,9 @@ def deploy(
 ) -> tuple[nn.Module, Config]:
     """The model to ship, and the config it is tested with.
 
-    A method that classifies the pooled last map deploys as an ``ImageClassifier`` of MMPretrain
-    with a linear head. Any other method is part of the deployed model and stays.
+    A method that is the network deploys as that: a `TimmNetwork` as MMPretrain's
+    ``TimmClassifier``, another backbone as ``ImageClassifier`` with a linear head. Any other method
+    is part of the deployed model and stays.
 
     Args:
         model: trained, built with ``deployed=True``.
@@ -75,7 +103,7 @@ def deploy(
     """
     shipped = Config({k: v for k, v in cfg.to_dict().items() if k not in TRAINING_KEYS})
     method = getattr(model.head, 'method', None)
-    if method is not None and method.pooled_classifier is not None:
+    if method is not None and method.is_network:
         found = _plain(model, cfg)
         images = torch.randn(2, *input_size)
         with torch.no_grad(), in_testing(model):

@@ -16,8 +16,10 @@ from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
 
 from fgplugins.methods import Method, on_register
+from fgplugins.methods.base import Given
 from fgplugins.methods.clan import BranchClassifiers
 from fgplugins.utils.modes import in_testing
+from fgplugins.zoo_mmpretrain.backbone_maps import split_embedding
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
@@ -42,6 +44,8 @@ class MethodHead(ClsHead):
         num_classes: Y.
         in_channels: channels of the maps read, shallow to deep. `FineGrainedClassifier` asks the
             backbone for them; with a plain ``ImageClassifier`` they must be given.
+        embedding_channels: of the embedding, where the backbone gives one behind the maps and the
+            method reads it; `FineGrainedClassifier` asks for that, too.
         taps: how many of the backbone's last maps to read; the method's default if None.
         topk: for MMPretrain's metrics.
         cal_acc: also give the accuracy of each training batch, as the method scores it in testing.
@@ -63,6 +67,7 @@ class MethodHead(ClsHead):
         topk: int | tuple[int, ...] = (1,),
         cal_acc: bool = False,
         init_cfg: dict | None = None,
+        embedding_channels: int | None = None,
         **hyperparameters: object,
     ) -> None:
         super().__init__(topk=topk, cal_acc=cal_acc, init_cfg=init_cfg)
@@ -83,6 +88,8 @@ class MethodHead(ClsHead):
                 f'{type(self).__name__}: taps={taps}, but in_channels={list(in_channels)} '
                 f'describes {len(in_channels)} maps'
             )
+        if embedding_channels is not None:
+            hyperparameters['embedding_channels'] = embedding_channels
         self.method = self.method_class(in_channels, num_classes, **hyperparameters)
 
     @classmethod
@@ -91,7 +98,15 @@ class MethodHead(ClsHead):
         own = cls.method_class.hyperparameters()
         if any(p.kind is p.VAR_KEYWORD for p in own):
             return None
-        ours = {'num_classes', 'in_channels', 'taps', 'topk', 'cal_acc', 'init_cfg'}
+        ours = {
+            'num_classes',
+            'in_channels',
+            'taps',
+            'topk',
+            'cal_acc',
+            'init_cfg',
+            'embedding_channels',
+        }
         return ours | {p.name for p in own}
 
     @property
@@ -99,18 +114,37 @@ class MethodHead(ClsHead):
         return self.method.num_classes
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The maps (N, C_s, H_s, W_s) the method reads: the backbone's last ``taps``."""
-        return tuple(feats[-self.method.taps :])
+        """What the method reads: the backbone's last ``taps`` maps, and the embedding behind them.
+
+        Args:
+            feats: maps (N, C_s, H_s, W_s), and the embedding (N, D) if the method was built for it.
+        """
+        taps = self.method.taps
+        if self.method.embedding_channels is None:
+            return tuple(feats[-taps:])
+        return *feats[-taps - 1 : -1], feats[-1]
+
+    def given(self, feats: tuple[Tensor, ...]) -> Given:
+        """The same, as the method takes it."""
+        read = self.pre_logits(feats)
+        return read if self.method.embedding_channels is None else (read[:-1], read[-1])
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Scores (N, Y)."""
-        return self.method(self.pre_logits(feats))
+        features, named = self.method.split(self.given(feats))
+        return self.method(features, **named)
 
     def show(
         self, network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, **asked: object
     ) -> tuple[Tensor, list[Tensor]]:
-        """Scores (N, Y) and masks per level of preprocessed images; ``network`` gives the maps."""
-        return self.method.show(lambda x: self.pre_logits(network(x)), inputs, **asked)
+        """Scores (N, Y) and masks per level of preprocessed images.
+
+        Args:
+            network: gives what `forward` takes.
+            inputs: (N, channels, H, W).
+            **asked: of the method's `questions`.
+        """
+        return self.method.show(lambda x: self.given(network(x)), inputs, **asked)
 
     def _get_predictions(
         self, cls_score: Tensor, data_samples: list[DataSample] | None
@@ -133,17 +167,22 @@ class MethodHead(ClsHead):
         Raises:
             RuntimeError: if the method also trains a second network, and nobody does.
         """
+        return self.loss_of(self.given(feats), data_samples)
+
+    def loss_of(self, given: Given, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """`loss`, of what the method is given."""
         if self.method.has_regularizer and not self.has_second_stream:
             raise RuntimeError(
                 f'{type(self).__name__} trains beside a second network: use model.type='
                 "'FineGrainedClassifier', which holds it"
             )
         target = self.target(data_samples)
-        terms = self.method.loss(self.pre_logits(feats), target)
+        features, named = self.method.split(given)
+        terms = self.method.loss(features, target, **named)
         losses = {f'loss_{name}': value for name, value in terms.items()}
         if self.cal_acc and target.ndim == 1:
             with torch.no_grad(), in_testing(self.method):
-                scores = self(feats)
+                scores = self.method(features, **named)
             topk = [k for k in self.topk if k <= self.num_classes]
             found = Accuracy.calculate(scores, target, topk=topk)
             losses |= {f'accuracy_top-{k}': a for k, a in zip(topk, found, strict=True)}
@@ -155,7 +194,8 @@ class MultiBranchHead(ClsHead):
 
     Args:
         num_classes: Y.
-        in_channels: channels of the maps, in order: mid-level maps, the top map, the CLSA map.
+        in_channels: channels of what is classified, in order: mid-level maps, the top map or the
+            embedding, the CLSA map.
         branches: which of 'mid1' ... 'top', 'clsa' predict; all if None. All are trained.
         topk: for MMPretrain's metrics.
         init_cfg: mmengine's initialisation.
@@ -175,8 +215,10 @@ class MultiBranchHead(ClsHead):
         self.classifier = BranchClassifiers(in_channels, num_classes, branches)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """Each map (N, C, H, W), pooled to (N, C)."""
-        return [f.mean(dim=(2, 3)) for f in feats]
+        """Each map (N, C, H, W), pooled to (N, C); an embedding (N, D) in place of the top one."""
+        maps, embedding = split_embedding(feats)
+        pooled = [f.mean(dim=(2, 3)) for f in maps]
+        return pooled if embedding is None else [*pooled[:-2], embedding, pooled[-1]]
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Scores (N, Y)."""

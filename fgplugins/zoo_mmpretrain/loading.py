@@ -14,6 +14,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError
+from fgplugins.methods.base import Given
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
@@ -22,9 +23,9 @@ from fgplugins.zoo_mmpretrain.running import checkpoints, configs
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.models import check_model
-from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, short_type
+from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, pipeline_size, short_type
 
-__all__ = ['load_classifier', 'load_config_model', 'pipeline_size']
+__all__ = ['load_classifier', 'load_config_model']
 
 
 def load_config_model(
@@ -102,8 +103,8 @@ def load_classifier(
     pipeline = innermost_datasets(loader.dataset)[0].pipeline
     has_method = isinstance(head, MethodHead)
 
-    def features(inputs: Tensor) -> list[Tensor]:
-        return list(model.head.pre_logits(model.extract_feat(inputs)))
+    def features(inputs: Tensor) -> Given:
+        return model.head.given(model.extract_feat(inputs))
 
     views = None
     if training_only and getattr(model, 'regularizer', None) is not None:
@@ -147,16 +148,3 @@ def _image_reader(
         return as_rgb(packed['inputs'], blue_first()), inputs
 
     return read_image
-
-
-def pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
-    """Height and width that a test pipeline ends with: its last crop or resize."""
-    for step in reversed(pipeline):
-        size = step.get('crop_size') or step.get('scale')
-        if isinstance(size, int) and size > 0:
-            return size, size
-        if isinstance(size, (tuple, list)):
-            # mmcv's scale is (width, height), its crop sizes are (height, width)
-            height, width = size if 'crop_size' in step else reversed(size)
-            return int(height), int(width)
-    return 224, 224

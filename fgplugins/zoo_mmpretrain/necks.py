@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from fgplugins.methods.clan import CrossLayerRefinement
+from fgplugins.zoo_mmpretrain.backbone_maps import split_embedding
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['CLANNeck']
@@ -50,14 +51,19 @@ class CLANNeck(BaseModule):
         self.out_channels = (*mid, top, len(mid) * top)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps (N, C, H, W) of `out_channels` from maps of `in_channels`."""
-        given = [f.shape[1] for f in feats]
+        """Maps (N, C, H, W) of `out_channels` from maps of `in_channels`.
+
+        An embedding (N, D) behind the maps passes it by.
+        """
+        maps, embedding = split_embedding(feats)
+        given = [f.shape[1] for f in maps]
         if given != list(self.in_channels):
             raise ValueError(
                 f'CLANNeck was built for in_channels={list(self.in_channels)}, '
                 f'the backbone gives {given}'
             )
-        return self.refinement(feats)
+        refined = self.refinement(maps)
+        return refined if embedding is None else (*refined, embedding)
 
 
 register(MODELS, CLANNeck)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,6 +23,7 @@ from fgplugins.zoo_mmpretrain.running.settings import (
     name_types,
     short_type,
 )
+from fgplugins.zoo_mmpretrain.running.timm_backbones import set_backbone
 from fgplugins.zoo_mmpretrain.running.work_folder import is_run
 
 __all__ = ['add_config_arguments', 'find_config', 'load_config']
@@ -67,12 +69,15 @@ def load_config(args: argparse.Namespace) -> Config:
     with user_errors(f'config {path}'):
         cfg = Config.fromfile(path)
         cfg = Config(name_types(cfg.to_dict()), filename=cfg.filename)
+    backbone = getattr(args, 'backbone', None)
+    for note in set_backbone(cfg, backbone) if backbone else ():
+        print(f'note: {note}')
     override(cfg, overrides)
     _check_sections(cfg, path)
     for note in drop_settings_of_other_types(cfg, path, overrides):
         print(f'note: {note}')
     _note_schedule_length(cfg, overrides)
-    _set_work_folder(cfg, path, args.work_dir)
+    _set_work_folder(cfg, path, args.work_dir, backbone)
     if args.data_root is not None:
         for dataset in all_datasets(cfg):
             dataset.data_root = args.data_root
@@ -88,13 +93,15 @@ def _check_sections(cfg: Config, path: Path) -> None:
         raise UserError(f'config {path}: it has no model')
 
 
-def _set_work_folder(cfg: Config, path: Path, given: str | None) -> None:
+def _set_work_folder(cfg: Config, path: Path, given: str | None, backbone: str | None) -> None:
     if given:
         cfg.work_dir = given
     elif is_run(path.parent):  # the config of a run, in its folder wherever that is now
         cfg.work_dir = str(path.parent)
     elif not cfg.get('work_dir'):
-        cfg.work_dir = str(Path('work_dirs') / path.stem)
+        # a hub's name has a folder's signs in it
+        suffix = '_' + re.sub(r'[^\w.-]', '_', backbone) if backbone else ''
+        cfg.work_dir = str(Path('work_dirs') / f'{path.stem}{suffix}')
     if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
         raise UserError(f'--work-dir {cfg.work_dir} is a file, not a folder')
 

@@ -27,7 +27,7 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
         The weights of a file by name, to be checked against the backbone once it is built.
     """
     published, backbone = cfg.get('pretrained_weights'), cfg.model.get('backbone') or {}
-    is_timms = short_type(backbone) == 'TIMMBackbone'
+    is_timms = short_type(backbone) in ('TIMMBackbone', 'TimmNetwork')
     if is_timms and published is None and _has_published_weights(backbone.get('model_name')):
         published = f"timm's weights of {backbone.model_name}"
     if weights is None:
@@ -56,6 +56,9 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
     if any(key.startswith('backbone.') for key in content):  # of a run of ours or of the zoo
         backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
         return {k.removeprefix('backbone.'): v for k, v in content.items()}
+    if short_type(backbone) == 'TimmNetwork':
+        backbone.checkpoint_path = source  # loaded, and compared, when the network is built
+        return None
     if is_timms:
         backbone.pretrained = True
         backbone.pretrained_cfg_overlay = dict(file=source)

@@ -15,6 +15,7 @@ __all__ = [
     'all_datasets',
     'innermost_datasets',
     'name_types',
+    'pipeline_size',
     'registered_names',
     'short_type',
 ]
@@ -70,3 +71,16 @@ def all_datasets(cfg: Config) -> list[ConfigDict]:
     """The innermost data sets of each split, inside whatever wrappers."""
     loaders = (cfg.get(f'{split}_dataloader') for split in SPLITS)
     return [leaf for loader in loaders if loader for leaf in innermost_datasets(loader.dataset)]
+
+
+def pipeline_size(pipeline: list[dict]) -> tuple[int, int]:
+    """Height and width that a test pipeline ends with: its last crop or resize."""
+    for step in reversed(pipeline):
+        size = step.get('crop_size') or step.get('scale')
+        if isinstance(size, int) and size > 0:
+            return size, size
+        if isinstance(size, (tuple, list)):
+            # mmcv's scale is (width, height), its crop sizes are (height, width)
+            height, width = size if 'crop_size' in step else reversed(size)
+            return int(height), int(width)
+    return 224, 224

@@ -1,0 +1,88 @@
+"""``--backbone NAME``: any network of timm's in a config, with what it asks of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from fgplugins.errors import UserError
+from fgplugins.networks.names import look_up
+from fgplugins.zoo_mmpretrain.running.settings import all_datasets, pipeline_size, short_type
+
+__all__ = ['set_backbone']
+
+SIZES = ('crop_size', 'scale')  # of a pipeline's steps, in pixels
+
+
+def set_backbone(cfg: Config, name: str) -> list[str]:
+    """Put a network of timm's into a config: its levels, mean and deviation, and its only size.
+
+    Args:
+        cfg: changed in place.
+        name: of any kind that ``timm.create_model`` takes.
+
+    Returns:
+        Notes on what changed in the images.
+
+    Raises:
+        UserError: if timm does not know it, or the config's model cannot stand on it.
+    """
+    try:
+        _, settings = look_up(name)
+    except ValueError as error:
+        raise UserError(f'--backbone {error}') from None
+    model = cfg.get('model') or {}
+    if short_type(model) != 'FineGrainedClassifier':
+        raise UserError(
+            f'--backbone {name}: model.type={model.get("type")!r} has its own network; it must be '
+            "'FineGrainedClassifier'"
+        )
+    channels = (model.get('backbone') or {}).get('in_channels', 3)
+    given = {} if channels == 3 else {'in_channels': channels}
+    model.backbone = ConfigDict(type='TimmNetwork', model_name=name, **given)
+    model.pop('neck', None)
+    for key in ('in_channels', 'embedding_channels'):
+        model.get('head', {}).pop(key, None)
+    cfg.pretrained_weights = None  # those were of another network
+    if settings is None:
+        return []
+    notes = []
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    if preprocessor is not None and channels == len(settings.mean) == 3:
+        for key, values in (('mean', settings.mean), ('std', settings.std)):
+            new = [round(255 * v, 3) for v in values]
+            if list(preprocessor.get(key) or ()) != new:
+                notes.append(f'data_preprocessor.{key}={new}, as {name} takes its images')
+                preprocessor[key] = new
+    if settings.fixed_input_size:
+        notes += _resize(cfg, name, settings.input_size[1:])
+    return notes
+
+
+def _resize(cfg: Config, name: str, size: Sequence[int]) -> list[str]:
+    """Scale all sizes of the pipelines, so that they end with the network's."""
+    notes = []
+    for dataset in all_datasets(cfg):
+        pipeline = dataset.get('pipeline') or []
+        before = pipeline_size(pipeline)
+        if before == tuple(size):
+            continue
+        for step in pipeline:
+            for key in SIZES:
+                if key in step:
+                    step[key] = _scaled(step[key], size[0] / before[0])
+        note = f'images of {size[0]} x {size[1]} in place of {before[0]} x {before[1]}'
+        notes.append(f'{note}: {name} takes no others')
+    head = cfg.model.get('head') or {}
+    if head.get('view_size') is not None:
+        head.pop('view_size')
+        notes.append(f'head.view_size is left out: {name} takes no other size')
+    return list(dict.fromkeys(notes))
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_scaled(v, factor) for v in value)
+    return round(value * factor) if isinstance(value, int) and value > 0 else value
