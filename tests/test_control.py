@@ -71,10 +71,10 @@ def weights_file(network: nn.Module, folder: Path) -> str:
     return str(file)
 
 
-def images(network: nn.Module, N: int = 2, side: int = 64) -> Tensor:
+def images(network: nn.Module, side: int | None = 64) -> Tensor:
     own = get_model_input_config(network)
-    size = own['input_size'][1:] if own['fixed_input_size'] else (side, side)
-    return torch.randn(N, 3, *size)
+    size = own['input_size'][1:] if own['fixed_input_size'] or side is None else (side, side)
+    return torch.randn(2, 3, *size)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -83,20 +83,19 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 @torch.no_grad()
-def check_control(name: str, folder: Path, **kwargs: object) -> nn.Module:
+def check_control(name: str, folder: Path, side: int | None = 64, **kwargs: object) -> None:
     """``gap`` on a network, with the weights of a file, has the network's scores."""
     network = plain_network(name, **kwargs)
     file = weights_file(network, folder)
     model = timm.create_model(
         'gap', backbone=name, num_classes=CLASSES, backbone_checkpoint=file, **kwargs
     ).eval()
-    x = images(network)
+    x = images(network, side)
     scores = network(x)
     assert model.head == 'network'
     assert difference(model(x), scores) < 1e-5
     features, given = model.method.split(model.read(x))  # the door of training
     assert difference(model.method(features, **given), scores) < 1e-5
-    return model
 
 
 @pytest.mark.parametrize('name', KINDS)
@@ -108,7 +107,7 @@ def test_the_control_is_the_network(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', BELOW_30_M)
 def test_the_control_is_the_network_in_every_module(name: str, tmp_path: Path) -> None:
     if name not in NO_CONTROL:
-        check_control(name, tmp_path)
+        check_control(name, tmp_path, side=None)
         return
     with pytest.warns(UserWarning, match="head='mean'.*classifier that reads more than one vector"):
         model = timm.create_model('gap', backbone=name, num_classes=CLASSES)

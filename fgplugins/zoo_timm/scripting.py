@@ -5,8 +5,9 @@ A model that is its network is scripted as timm scripts that; what cannot be is 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,39 @@ class _Traced(nn.Module):
             self.traced = torch.jit.trace(module, example, check_trace=False)
 
 
+@contextlib.contextmanager
+def _scripted_above(network: nn.Module) -> Iterator[None]:
+    """Inside, the parts of a network above its maps are scripted, those that can be.
+
+    A trace of them would hold for maps of one size, where they ask for that.
+    """
+    names = [name for name, _ in network.named_children()]
+    part = network.feature_info[-1].get('module', '').partition('.')[0]
+    above = names[names.index(part) + 1 :] if part in names else []
+    kept = {name: network.get_submodule(name) for name in above}
+    for name, module in kept.items():
+        with contextlib.suppress(Exception):  # of whatever kind of Python it is
+            network.set_submodule(name, torch.jit.script(module))
+    try:
+        yield
+    finally:
+        for name, module in kept.items():
+            network.set_submodule(name, module)
+
+
 class TracedModel(_Traced):
-    """A traced model: a function of images."""
+    """A traced model: a function of images.
+
+    Args:
+        model: the model, of a network with maps.
+        example: images.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        with in_testing(model), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with _scripted_above(model.backbone):
+                super().__init__(model, example)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.traced(x)
