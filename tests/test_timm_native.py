@@ -284,7 +284,7 @@ def test_a_preset_trains_beside_its_second_network() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('rules', ['standard and not', 'features', 'compilers'])
+@pytest.mark.parametrize('rules', ['standard and not', 'features', 'pruning', 'compilers'])
 def test_timms_own_tests(rules: str, tmp_path: Path) -> None:
     """Unedited, from a source distribution of timm: $FGPLUGINS_TIMM_TESTS names the folder."""
     folder = os.environ.get('FGPLUGINS_TIMM_TESTS')
@@ -296,6 +296,7 @@ def test_timms_own_tests(rules: str, tmp_path: Path) -> None:
     chosen = {
         'standard and not': 'test_model_default_cfgs or test_model_backward',
         'features': 'test_model_forward and not fx and not torchscript',
+        'pruning': 'test_prune_intermediate_layers_contract',
         'compilers': '(fx or test_model_forward_torchscript) and not features_fx',
     }[rules]
     done = subprocess.run(

@@ -288,7 +288,9 @@ class Method(nn.Module):
             return features[-1].mean(dim=(2, 3))
         if D is None:
             raise ValueError(f'{name} was built without embedding_channels, and given an embedding')
-        if embedding is None or embedding.shape != (len(features[-1]), D):
+        # the number of images as exporters have it, which len() would fix
+        right = embedding is not None and embedding.ndim == 2 and embedding.shape[1] == D
+        if not right or embedding.shape[0] != features[-1].shape[0]:
             given = 'none' if embedding is None else f'one of shape {tuple(embedding.shape)}'
             raise ValueError(
                 f'{name} was built for an embedding (N, {D}), it was given {given}: pass '

@@ -50,7 +50,7 @@ class ClassifierPlace:
         """Take the classifier out: a function of embeddings (N, D), with its layers as they are."""
         taken = [network.get_submodule(name) for name in self.names]
         for name in self.names:
-            network.set_submodule(name, nn.Identity())
+            network.set_submodule(name, nn.Identity().train(network.training))
         taken = [PositionClassifier(m) if isinstance(m, nn.Conv2d) else m for m in taken]
         return taken[0] if len(taken) == 1 else MeanClassifier(taken)
 
@@ -93,9 +93,17 @@ def _candidates(names: Sequence[str]) -> Iterator[ClassifierPlace]:
 
 
 @contextmanager
-def _shaken(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, the layers have random weights: those of a new classifier can all be zero."""
-    tensors = [t for layer in layers for t in layer.state_dict().values() if t.is_floating_point()]
+def _shaken(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Inside, the layers of these names have random weights, and what stands beside them scales.
+
+    Those of a new classifier can all be zero, and new normalisations are alike.
+    """
+    layers = [network.get_submodule(name) for name in names]
+    beside = [network.get_submodule(n.rpartition('.')[0]) for n in names if '.' in n]
+    scales = [t for module in beside for t in module.state_dict().values() if t.ndim == 1]
+    tensors = [*scales, *(t for layer in layers for t in layer.state_dict().values())]
+    unlike = {t.data_ptr(): t for t in tensors if t.is_floating_point()}
+    tensors = list(unlike.values())
     kept = [t.clone() for t in tensors]
     generator = torch.Generator().manual_seed(0)
     for t in tensors:
@@ -116,8 +124,7 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
 
 def _reproduces(network: nn.Module, place: ClassifierPlace, image: Tensor, final: object) -> bool:
     """Whether the classifier of the embedding gives the network's scores of an image."""
-    layers = [network.get_submodule(name) for name in place.names]
-    with _shaken(layers):
+    with _shaken(network, place.names):
         scores = network(image)
         with place.taken(network) as classifier:
             try:

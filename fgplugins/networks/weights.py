@@ -66,7 +66,7 @@ def _adapted(weights: dict[str, Tensor], model: nn.Module, adapt: Callable) -> d
 def _load(
     model: nn.Module,
     path: str,
-    classifier: Callable[[], set[str]],
+    classifier: Callable[[], tuple[set[str], set[str]]],
     cfg: dict[str, Any],
     in_chans: int = 3,
     adapt: Callable | None = None,
@@ -79,7 +79,8 @@ def _load(
     Args:
         model: the network, with or without classes.
         path: of the file.
-        classifier: gives the names of the weights that it has with classes only.
+        classifier: gives the names of the weights of its layers that have an output for each class,
+            and of all that it has with classes only.
         cfg: the network's.
         in_chans: image channels.
         adapt: the network's own filter of weights.
@@ -109,9 +110,11 @@ def _load(
         raise ValueError(f'{refusal}: {reason}') from None
     own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     if {k: tuple(v.shape) for k, v in adapted.items()} != own:
-        names = classifier()
+        names, only_with_classes = classifier()
         given = {k: tuple(getattr(v, 'shape', ())) for k, v in adapted.items() if k in names}
         if given != {k: shape for k, shape in own.items() if k in names}:
+            if not given and only_with_classes.isdisjoint(adapted):
+                names |= only_with_classes
             adapted = {k: v for k, v in adapted.items() if k not in names}
             adapted |= {k: v for k, v in model.state_dict().items() if k in names}
     channels = _source_channels(adapted, model, in_chans)
@@ -132,7 +135,9 @@ def _load(
 
 
 @contextmanager
-def _weights_from(path: str, classifier: Callable[[], set[str]]) -> Iterator[list[nn.Module]]:
+def _weights_from(
+    path: str, classifier: Callable[[], tuple[set[str], set[str]]]
+) -> Iterator[list[nn.Module]]:
     """Inside, networks that timm builds with ``pretrained=True`` take their weights from a file.
 
     Only this step of timm knows how a network's weights are renamed and resampled.
@@ -186,15 +191,16 @@ def create_backbone(
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'backbone_checkpoint={str(checkpoint)!r} is not a file')
 
-    def classifier() -> set[str]:
+    def classifier() -> tuple[set[str], set[str]]:
         with torch.device('meta'):
             given = {k: v for k, v in arguments.items() if k != 'device'}
-            one, two = (
-                timm.create_model(name, **{**given, 'num_classes': Y}).state_dict() for Y in (2, 3)
+            none, one, two = (
+                timm.create_model(name, **{**given, 'num_classes': Y}).state_dict()
+                for Y in (0, 2, 3)
             )
         without = {k for k in two if two[k].shape != one[k].shape}
         layers = tuple(k.rpartition('.')[0] + '.' for k in without)
-        return {k for k in two if k.startswith(layers)}
+        return {k for k in two if k.startswith(layers)}, set(two) - set(none)
 
     with _weights_from(str(checkpoint), classifier) as loaded:
         model = timm.create_model(name, pretrained=True, **arguments)

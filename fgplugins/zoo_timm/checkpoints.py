@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.data import resolve_data_config
 from timm.data.readers.class_map import load_class_map
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError, one_line
 from fgplugins.networks.weights import first_difference
+from fgplugins.zoo_timm.composed import ComposedModel
 from fgplugins.zoo_timm.fg_models import backbone_settings, method_of
 
 __all__ = [
@@ -58,6 +60,7 @@ class SavedModel:
         data: how its images were prepared: `PREPROCESSING`, and 'img_size'.
         classes: names of the classes, in the order of the scores.
         training_only: weights that exist in training only.
+        version: of the composed model's weights; None if the file does not say.
     """
 
     path: str
@@ -67,6 +70,7 @@ class SavedModel:
     data: dict[str, Any] = field(default_factory=dict)
     classes: list[str] | None = None
     training_only: dict[str, Tensor] | None = None
+    version: int | None = None
 
 
 def _class_names(content: dict[str, Any], args: dict[str, Any]) -> list[str] | None:
@@ -157,7 +161,15 @@ def _saved_model(path: str, content: dict[str, Any]) -> SavedModel:
         data,
         _class_names(content, args),
         content.get('task_state_ema' if averaged else 'task_state'),
+        _version(weights),
     )
+
+
+def _version(weights: dict[str, Tensor]) -> int | None:
+    """The version that a state dict says it is of, below the wrappers that training adds."""
+    metadata = getattr(weights, '_metadata', {})
+    found = [metadata.get(name, {}).get('version') for name in ('', 'module', '_orig_mod')]
+    return max((version for version in found if version is not None), default=None)
 
 
 def _is_size(value: object) -> bool:
@@ -196,6 +208,8 @@ def build_arguments(
     if given.keys() & {'taps', 'levels'}:  # one of them is enough
         known = {k: v for k, v in known.items() if k not in ('taps', 'levels')}
     arguments = {**known, **given}
+    if saved.version == 1 and method_of(name):  # of 0.1, which had no other
+        arguments.setdefault('head', 'mean')
     size = given.get('img_size') or saved.data.get('img_size') or known.get('img_size')
     if size is not None:
         size = (size, size) if isinstance(size, int) else tuple(size)
@@ -215,7 +229,26 @@ def check_weights(model: nn.Module, saved: SavedModel) -> None:
     """
     reason = first_difference(saved.weights, model)
     if reason:
-        raise UserError(f'checkpoint {saved.path!r} is of another model: {reason}')
+        hint = '; they fit --model-kwargs head=mean' if _fit_the_mean(saved.weights, model) else ''
+        raise UserError(f'checkpoint {saved.path!r} is of another model: {reason}{hint}')
+
+
+def _fit_the_mean(weights: dict[str, Tensor], model: nn.Module) -> bool:
+    """Whether weights are a composed model's that stands on the last map alone."""
+    if not isinstance(model, ComposedModel) or model.head == 'mean':
+        return False
+    other = timm.create_model(
+        model.method_name,
+        backbone=model.backbone_name,
+        num_classes=model.num_classes,
+        in_chans=model.in_chans,
+        levels=model.levels,
+        head='mean',
+        device='meta',
+        **model.method_args,
+        **{k: v for k, v in model.backbone_args.items() if k != 'global_pool'},
+    )
+    return first_difference(weights, other) is None
 
 
 def data_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any, get_type_hints
 
 import torch
 from timm.models._features import feature_take_indices
+from timm.models._hub import _get_global_pool
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ from fgplugins.utils.probing import (
 )
 from fgplugins.zoo_timm.arguments import check_backbone, explain_argument, method_arguments
 from fgplugins.zoo_timm.grouping import LAST, network_ordinals
-from fgplugins.zoo_timm.scripting import TracedModel, trace_method
+from fgplugins.zoo_timm.scripting import ScriptedNetwork, TracedModel, trace_method
 
 __all__ = ['ComposedModel']
 
@@ -68,6 +70,8 @@ class ComposedModel(nn.Module):
         ValueError: for an unknown method or backbone, levels that the backbone lacks, or a head
             that it does not have.
     """
+
+    _version = 2  # of state dicts: in 1, `head` was what is now 'mean'
 
     def __init__(
         self,
@@ -117,7 +121,8 @@ class ComposedModel(nn.Module):
         self.feature_drop = nn.Dropout2d(0.0 if cls.embedding_classifier else self.drop_rate)
         self.head_hidden_size = self.embedding_channels or self.channels[-1]
         # of what forward_features gives
-        self.num_features = self.backbone.num_features if self.is_network else self.head_hidden_size
+        own = self.is_network and self.place is not None
+        self.num_features = self.backbone.num_features if own else self.head_hidden_size
         self.method = self._build_method(adapted.classifier, device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = make_twice_differentiable(self.backbone) if cls.needs_gradient_path else []
@@ -127,18 +132,40 @@ class ComposedModel(nn.Module):
 
     @property
     def is_network(self) -> bool:
-        """Whether it is the network that it stands on, and its own head classifies."""
-        return self.place is not None and self.method_class.is_network
+        """Whether it is the network that it stands on: its scores come from one map."""
+        return self.method_class.is_network
 
     @property
     def _model_args(self) -> dict[str, Any]:
-        """What timm saves to build the model again: without where the first weights came from."""
+        """What timm saves to build the model again.
+
+        Without where the first weights came from, and always with the head.
+        """
         return self._arguments
 
     @_model_args.setter
     def _model_args(self, arguments: dict[str, Any]) -> None:
         sources = ('backbone_checkpoint', 'backbone_pretrained')
-        self._arguments = {k: v for k, v in arguments.items() if k not in sources}
+        kept = {k: v for k, v in arguments.items() if k not in sources}
+        self._arguments = {**kept, 'head': self.head}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, *rest: Any
+    ) -> None:
+        """Any module's, for weights of another version.
+
+        Raises:
+            ValueError: for those of a model with another head.
+        """
+        other = self.reading.embedding or self.reading.final is not None
+        given = {name for name in state_dict if name.startswith(prefix)}
+        other |= self.place is not None and given != {prefix + name for name in self.state_dict()}
+        if other and local_metadata.get('version', 2) < 2:
+            raise ValueError(
+                f'weights of fgplugins 0.1, which averaged the last map of {self.backbone_name}: '
+                "build the model with head='mean' for them"
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _check_gradients(self) -> None:
         """Refuse a backbone that scores cannot be differentiated by, as the method does it.
@@ -179,7 +206,9 @@ class ComposedModel(nn.Module):
                 f'global_pool={global_pool!r}: {self.method_name} pools under its own masks; '
                 'leave it out'
             )
-        self.global_pool = 'avg' if global_pool is None else global_pool
+        if global_pool is None:
+            global_pool = 'avg' if self.place is None else _get_global_pool(self.backbone)
+        self.global_pool = global_pool  # None if the network does not say it
 
     def _build_method(
         self,
@@ -206,9 +235,16 @@ class ComposedModel(nn.Module):
         return method.to(device=device, dtype=dtype)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """For ``torch.jit.script``: the model traced as it runs in testing."""
+        """For ``torch.jit.script``: the network scripted, or the model traced, as in testing."""
         weight = next(self.parameters())
-        return TracedModel(self, weight.new_zeros(1, self.in_chans, *self.input_size))
+        example = weight.new_zeros(1, self.in_chans, *self.input_size)
+        if self.is_network and self.place is not None and self.num_classes:
+            classifier = self.method.get_submodule(self.method.embedding_classifier)
+            parts = self.backbone, self.method.head_drop, classifier
+            # whatever a network has that scripting does not take
+            with contextlib.suppress(Exception):
+                return ScriptedNetwork(parts, self, example)
+        return TracedModel(self, example)
 
     def train(self, mode: bool = True) -> ComposedModel:
         """Any module's ``train``; attention to be differentiated twice is fused in testing only."""
@@ -228,9 +264,13 @@ class ComposedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor | list[Tensor]:
         """The network's final features; for methods that are more, the maps and the embedding."""
-        if self.is_network:
+        if self.is_network and self.place is not None:
             return self.backbone.forward_features(x)
-        given = self.read(x)
+        return self._as_features(self.read(x))
+
+    def _as_features(self, given: Given) -> Tensor | list[Tensor]:
+        if self.is_network:
+            return given[-1]
         return [*given[0], given[1]] if self.reading.embedding else list(given)
 
     def forward_head(self, features: Tensor | list[Tensor], pre_logits: bool = False) -> Tensor:
@@ -238,11 +278,12 @@ class ComposedModel(nn.Module):
 
         A model without classes and with ``global_pool=''`` gives the last map.
         """
-        unpooled = self.num_classes == 0 and not self.global_pool
+        unpooled = self.num_classes == 0 and self.global_pool == ''
         if self.is_network:
             if unpooled and not pre_logits:
                 return features
-            z = self.backbone.forward_head(features)
+            whole = self.place is not None
+            z = self.backbone.forward_head(features) if whole else features.mean(dim=(2, 3))
             return self.method.network_scores(z) if self.num_classes and not pre_logits else z
         maps, embedding = features, {}
         if self.reading.embedding:
@@ -278,19 +319,24 @@ class ComposedModel(nn.Module):
             intermediates_only: give the maps alone.
             **kwargs: what else the backbone's own takes.
         """
+        wanted, _ = feature_take_indices(len(self.feature_info), indices)
         options = {'norm': norm, 'output_fmt': output_fmt, **kwargs}
-        if intermediates_only or self.is_network:
+        own = self.is_network and self.place is not None
+        if intermediates_only or own:
             return self.backbone.forward_intermediates(
-                x, indices=indices, stop_early=stop_early, intermediates_only=intermediates_only,
+                x, indices=wanted, stop_early=stop_early, intermediates_only=intermediates_only,
                 **options,
             )  # fmt: skip
-        wanted, _ = feature_take_indices(len(self.feature_info), indices)
+        if options != {'norm': self.reading.normalized, 'output_fmt': 'NCHW'}:  # other maps
+            maps = self.backbone.forward_intermediates(
+                x, indices=wanted, stop_early=True, intermediates_only=True, **options
+            )
+            return self.forward_features(x), maps
         both = sorted({*wanted, *self.levels})
         final, maps = self.backbone.forward_intermediates(x, indices=both, **options)
         by_level = dict(zip(both, maps, strict=True))
         given = self.reading.of(self.backbone, final, [by_level[i] for i in self.levels])
-        features = [*given[0], given[1]] if self.reading.embedding else list(given)
-        return features, [by_level[i] for i in wanted]
+        return self._as_features(given), [by_level[i] for i in wanted]
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True

@@ -46,8 +46,8 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
     """The model to ship.
 
     A method that is the network deploys as the backbone's own timm model; with ``head='mean'``, if
-    that has no more than a linear layer above its last map, else as ``gap`` on the backbone. Any
-    other method is part of the deployed model and stays.
+    that has no more than a linear layer above its last map, else as ``gap`` on the backbone with
+    the same head. Any other method is part of the deployed model and stays.
 
     Args:
         model: trained; as it was afterwards, unless it is what is returned, in eval mode.
@@ -82,7 +82,7 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
             'num_classes': model.num_classes,
             'in_chans': model.in_chans,
             'levels': model.levels[-1:],
-            'head': 'mean',
+            'head': model.head,
             **model.backbone_args,
         }
         pooled = _like(timm.create_model('gap', **arguments), model)

@@ -102,6 +102,11 @@ def _classifier_layers(method: str, kwargs: dict[str, Any]) -> str | tuple[str, 
     return names[0] if len(names) == 1 else names
 
 
+def _source(cfg: PretrainedCfg | dict[str, Any] | None) -> str | None:
+    """Where timm found the settings of a whole model."""
+    return cfg.get('source') if isinstance(cfg, dict) else getattr(cfg, 'source', None)
+
+
 def _create(
     variant: str,
     method: str,
@@ -121,6 +126,8 @@ def _create(
     ``out_indices``.
     """
     check_numbers(**kwargs)
+    if _source(pretrained_cfg) in ('local-dir', 'hf-hub'):  # arguments of a model that was saved
+        kwargs.setdefault('head', 'mean')  # all there was when they did not say which
     if feature_cls != 'getter' or (out_indices is not None and not features_only):
         raise ValueError(
             f'feature_cls={feature_cls!r}, out_indices={out_indices}: only features_only takes '
