@@ -19,8 +19,17 @@ from fgplugins.analysis.forms import ModelForm
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.timing import paired_seconds
 from fgplugins.errors import UserError
+from fgplugins.methods import Method
 
-__all__ = ['MODES', 'Setup', 'Side', 'as_dict', 'measure_point']
+__all__ = [
+    'MODES',
+    'Setup',
+    'Side',
+    'as_dict',
+    'measure_point',
+    'method_step',
+    'share_weights',
+]
 
 MODES = {
     'forward': 'a forward pass in inference mode',
@@ -152,30 +161,57 @@ def make_step(form: ModelForm, setup: Setup, x: Tensor, target: Tensor) -> Calla
     if setup.mode.startswith('method'):
         with torch.no_grad():
             model.eval()
-            features = [f.detach().clone() for f in form.loaded.features(x)]
-        inputs = [f.requires_grad_(training) for f in features]
-
-        def method_loss(features: list[Tensor], target: Tensor) -> Tensor:
-            return sum(method.loss(features, target).values())
-
-        function = method_loss if training else method
-        arguments = (inputs, target) if training else (inputs,)
-    else:
-        inputs = []
-        function = form.loss() if training else model
-        arguments = (x, target) if training else (x,)
+            maps = form.loaded.features(x)
+        model.train(training)
+        return method_step(method, maps, target, training, setup.compile)
     model.train(training)
-    if setup.compile:
+    function = form.loss() if training else model
+    arguments = (x, target) if training else (x,)
+    return _step(function, arguments, list(model.parameters()), training, setup.compile)
+
+
+def method_step(
+    method: Method, maps: Sequence[Tensor], target: Tensor, training: bool, compile: bool = False
+) -> Callable[[], object]:
+    """The function whose calls are timed of a method alone.
+
+    Args:
+        method: the method.
+        maps: what it reads, (N, C, H, W) of each level; they are copied.
+        target: classes (N,).
+        training: its loss and the gradients of weights and maps, not its scores.
+        compile: through torch.compile.
+    """
+    maps = [f.detach().clone().requires_grad_(training) for f in maps]
+    method.train(training)
+
+    def loss(maps: list[Tensor], target: Tensor) -> Tensor:
+        return sum(method.loss(maps, target).values())
+
+    function = loss if training else method
+    arguments = (maps, target) if training else (maps,)
+    return _step(function, arguments, [*method.parameters(), *maps], training, compile)
+
+
+def _step(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    inputs: Sequence[Tensor],
+    training: bool,
+    compile: bool,
+) -> Callable[[], object]:
+    """A call of a function, and if it is for training the gradients by its inputs."""
+    if compile:
         function = torch.compile(function, fullgraph=True)
-    weights = [p for p in model.parameters() if p.requires_grad] + inputs
+    inputs = [x for x in inputs if x.requires_grad]
 
     def forward() -> object:
         with torch.inference_mode():
             return function(*arguments)
 
     def train() -> None:
-        for weight in weights:
-            weight.grad = None
+        for x in inputs:
+            x.grad = None
         function(*arguments).backward()
 
     return train if training else forward
