@@ -268,16 +268,17 @@ class SIoU(GAP):
         L, last = features
         Z = last.shape[2] * last.shape[3]
         found: list[dict[str, Tensor]] = [{} for _ in asked]
-        gradients = [score_gradient(self.classifier, z, d) for d, _ in asked]  # dY/dz
         if self.embedding_channels is None:
-            for A, w, (_, levels) in zip(found, gradients, asked, strict=True):
+            for A, (direction, levels) in zip(found, asked, strict=True):
                 if 'last' in levels:
+                    w = score_gradient(self.classifier, z, direction)
                     A['last'] = last_class_attention(full_precision(last), w, self.kind)
-        for A, w, (_, levels) in zip(found, gradients, asked, strict=True):
+        for A, (direction, levels) in zip(found, asked, strict=True):
             maps = {'inner': L, 'last': last}
             maps = {level: maps[level] for level in maps if level in levels and level not in A}
             if not maps:
                 continue
+            w = score_gradient(self.classifier, z, direction)  # dY/dz
             # 1/Z of the pooling comes last: a product of small numbers is too small for float16
             if self.embedding_channels is None:
                 start, output = w[:, :, None, None].to(last.dtype).expand_as(last), last
