@@ -37,6 +37,11 @@ ON_NETWORKS = [
     for method in fgplugins.list_methods()
     if (method, name) != ('siou', 'test_vit')  # refused: it has no gradient by the maps it gives
 ]
+SLOW = ('vgg11', 'test_vit')
+MATRIX = [
+    pytest.param(method, kwargs, marks=[pytest.mark.slow] if kwargs['backbone'] in SLOW else [])
+    for method, kwargs in ON_NETWORKS
+]
 
 
 def build(method: str, kwargs: dict) -> tuple[nn.Module, torch.Tensor]:
@@ -116,26 +121,26 @@ def test_compiled_once_for_batches_and_sizes(method: str, kwargs: dict) -> None:
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize(('method', 'kwargs'), ON_NETWORKS, ids=str)
+@pytest.mark.parametrize(('method', 'kwargs'), MATRIX, ids=str)
 @torch.no_grad()
 def test_exported_on_networks(method: str, kwargs: dict) -> None:
     check_export(*build(method, kwargs))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('method', 'kwargs'), ON_NETWORKS, ids=str)
+@pytest.mark.parametrize(('method', 'kwargs'), MATRIX, ids=str)
 @torch.no_grad()
 def test_onnx_on_networks(method: str, kwargs: dict, tmp_path: Path) -> None:
     check_onnx(*build(method, kwargs), tmp_path / 'model.onnx')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('method', 'kwargs'), ON_NETWORKS, ids=str)
+@pytest.mark.parametrize(('method', 'kwargs'), MATRIX, ids=str)
 def test_compiled_on_networks(method: str, kwargs: dict) -> None:
     test_compile_without_graph_breaks(method, kwargs)
 
 
-@pytest.mark.parametrize(('method', 'kwargs'), ON_NETWORKS, ids=str)
+@pytest.mark.parametrize(('method', 'kwargs'), MATRIX, ids=str)
 @torch.no_grad()
 def test_scripted_and_traced_on_networks(method: str, kwargs: dict) -> None:
     model, x = build(method, kwargs)
