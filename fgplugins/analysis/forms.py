@@ -1,8 +1,9 @@
 """A model as it is, in the paper's order (``:paper``) or without its method (``:backbone``).
 
 ``NAME`` is a config, a timm model, or a checkpoint that names its model. The form follows a colon:
-``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has average
-pooling and a linear classifier in the method's place.
+``NAME:paper`` computes the method in the paper's order of operations, ``NAME:backbone`` has in the
+method's place the network's own classifier, or for a method that does not use it average pooling
+and a linear one.
 """
 
 from __future__ import annotations
@@ -147,7 +148,10 @@ def load_form(
     if form == 'paper':
         set_paper_order(method)
     elif form == 'backbone':
-        loaded.method = get_method('gap')(method.in_channels, method.num_classes).eval()
+        D = method.embedding_channels
+        loaded.method = get_method('gap')(method.in_channels, method.num_classes, D).eval()
+        if method.embedding_classifier:
+            loaded.method.classifier = method.get_submodule(method.embedding_classifier)
         for parent in loaded.model.modules():
             for child_name, child in parent.named_children():
                 if child is method:
