@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -46,7 +47,9 @@ def check_report(report: dict, count: int) -> None:
     assert set(report) == {
         'title', 'command', 'machine', 'setup', 'first', 'second', 'swept', 'points', 'accuracy'
     }  # fmt: skip
-    assert {'cpu', 'cores', 'threads', 'torch', 'python', 'system'} <= set(report['machine'])
+    assert {'maker', 'cpu', 'cores', 'threads', 'torch', 'python', 'system'} <= set(
+        report['machine']
+    )
     assert report['command'].startswith('python tools/benchmark.py warn')
     assert len(report['points']) == count
     for point in report['points']:
@@ -334,3 +337,41 @@ def test_what_comes_before_anything_runs(
     monkeypatch.setattr(sys, 'argv', ['time_startup.py', '--presets', 'warn'])
     with pytest.raises(UserError, match='--presets warn: there are art_resnet50'):
         tool['main']()
+
+
+def test_ours_against_the_papers_order(run_tool: Callable, tmp_path: Path) -> None:
+    arguments = ['--only', 'CNN on digits, AD 1', '--rounds', '5', '--seconds', '0.001']
+    threads = torch.get_num_threads()
+    done = run_tool('time_orders', *arguments, '--json', 'a.json', folder='scripts')
+    torch.set_num_threads(threads)
+    assert done.returncode == 0 and 'worst: ' in done.stdout
+    report = json.loads((tmp_path / 'a.json').read_text())
+    assert report['machine']['maker'] and report['machine']['threads'] == 1
+    found = [(row['mode'], row['batch']) for row in report['rows']]
+    assert found == [('method', 1), ('method', 8), ('method-train', 1), ('method-train', 8)]
+    for row in report['rows']:
+        assert row['case'] == 'WARN, CNN on digits, AD 1, AW 1'
+        ratios = [a / b for a, b in zip(row['ours'], row['paper'], strict=True)]
+        assert len(ratios) == 5 and row['ratio']['median'] == statistics.median(ratios)
+    done = run_tool('time_orders', '--only', 'nothing', folder='scripts')
+    assert done.returncode == 2 and 'no case has that in its name' in done.stderr
+
+
+def test_the_papers_sizes_are_those_of_the_presets() -> None:
+    """Each case reads the maps that the network named gives."""
+    cases = runpy.run_path(str(ROOT / 'scripts' / 'time_orders.py'))['cases']()
+    known = {case.label: list(case.maps) for case in cases}
+    presets = {
+        'CLAN, ResNet-50/101, 2 scales': (448, 'clan_resnet50', 'clan_resnet101'),
+        'CLAN, VGG-16, 2 scales': (448, 'clan_vgg16_bn'),
+        'CLAN, VGG-16, 3 scales': (448, 'clan3_vgg16_bn'),
+        'WARN, WRN, 10 classes, AD 3, AW 4': (32, 'warn_wrn28_10', 'warn_wrn40_10'),
+        'WARN, WRN-50-4 at 224, 2 classes, AD 3, AW 4': (224, 'warn_wide_resnet50_4'),
+        'WARN, WRN-50-4 at 448, 2 classes, AD 3, AW 4': (448, 'warn_wide_resnet50_4'),
+    }
+    for label, (size, *names) in presets.items():
+        for name in names:
+            with torch.device('meta'):
+                model = timm.create_model(name)
+            infos = [model.backbone.feature_info[i] for i in model.levels]
+            assert known[label] == [(i['num_chs'], size // i['reduction']) for i in infos], name

@@ -174,13 +174,17 @@ def test_both_orders_of_the_relation_product_agree() -> None:
             torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize('context', ['clca', 'non_local'])
+@pytest.mark.parametrize(
+    ('context', 'relation'),
+    [('clca', 'dot'), ('clca', 'embedded_gaussian'), ('clca', 'gaussian'), ('non_local', 'dot'),
+     ('non_local', 'embedded_gaussian')],
+)  # fmt: skip
 @pytest.mark.parametrize('sizes', [((5, 7), (2, 3)), ((6, 6), (6, 6)), ((9, 4), (1, 1))])
-def test_many_positions(sizes: tuple, context: str) -> None:
-    """No map of theta, phi or k is made, and nothing else changes: values and gradients."""
+def test_many_positions(sizes: tuple, context: str, relation: str) -> None:
+    """The forms for many positions equal the printed one: values and gradients."""
     torch.manual_seed(0)
     top_channels = 6 if context == 'clca' else None
-    module = ContextAttention(4, top_channels, 3, 'dot').double()
+    module = ContextAttention(4, top_channels, 3, relation).double()
     for p in module.parameters():
         torch.nn.init.normal_(p, std=0.4)
     L, top = torch.randn(2, 4, *sizes[0]).double(), torch.randn(2, 6, *sizes[1]).double()
@@ -219,8 +223,9 @@ def test_many_positions_in_mixed_precision() -> None:
     torch.testing.assert_close(out.float(), expected, atol=0.1, rtol=0.05)
 
 
-def test_no_map_of_all_pairs_is_made() -> None:
-    """With the dot product no tensor is larger than the features or min(n, C_int) squared."""
+@pytest.mark.parametrize('relation', ['dot', 'embedded_gaussian'])
+def test_no_map_of_all_pairs_is_made(relation: str) -> None:
+    """Where there are many positions no tensor is larger than the features."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
@@ -233,7 +238,7 @@ def test_no_map_of_all_pairs_is_made() -> None:
                     self.size = max(self.size, item.numel())
             return out
 
-    model = CLAN((8, 8), 3, inner_channels=4)
+    model = CLAN((8, 8), 3, inner_channels=4, relation=relation)
     for side in (16, 32, 64):
         features = [torch.randn(1, 8, side, side), torch.randn(1, 8, side // 2, side // 2)]
         with Largest() as largest:

@@ -418,3 +418,19 @@ class TestShowAttention:
 def test_rows_are_as_high_as_their_images() -> None:
     assert drawing._ratio([grey(20, 40), grey(10, 40)]) == 0.5
     assert drawing._ratio([grey(80, 40)]) == 1
+
+
+def test_a_network_whose_scores_rest_on_no_map(run_tool: object, tmp_path: Path) -> None:
+    """A class token's network: its own map is refused, the maps of a method on it are shown."""
+    import timm
+
+    settings = ['--model-kwargs', 'backbone=test_vit', 'num_classes=3']
+    Image.fromarray(np.zeros((160, 160, 3), np.uint8)).save(tmp_path / 'x.png')
+    for method in ('gap', 'clan'):
+        model = timm.create_model(method, backbone='test_vit', num_classes=3)
+        torch.save(model.state_dict(), tmp_path / f'{method}.pth')
+    done = run_tool('show_attention', 'gap', 'gap.pth', 'x.png', *settings)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert 'gap: no map: the embedding of this network' in done.stderr
+    done = run_tool('show_attention', 'clan', 'clan.pth', 'x.png', '--out', 'a.png', *settings)
+    assert done.returncode == 0 and (tmp_path / 'a.png').is_file()

@@ -114,11 +114,12 @@ def loop_terms(
 
 def last_attention(method: SIoU, features: list[Tensor], direction: Tensor) -> Tensor:
     z = features[-1].mean(dim=(2, 3))
-    return method.class_attentions(features, direction, z, inner=False, create_graph=True)[1]
+    return method.class_attentions(features, [(direction, ['last'])], z, True)[0]['last']
 
 
 def inner_attention(method: SIoU, features: list[Tensor], direction: Tensor) -> Tensor:
-    return method.class_attentions(features, direction, features[-1].mean(dim=(2, 3)))[0]
+    z = features[-1].mean(dim=(2, 3))
+    return method.class_attentions(features, [(direction, ['inner'])], z)[0]['inner']
 
 
 @pytest.mark.parametrize('seed', [0, 1])

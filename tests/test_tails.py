@@ -127,11 +127,10 @@ def test_siou_through_a_tail(tail: str, kind: str) -> None:
     scores = method(features, embedding=z)
     for c in range(CLASSES):
         d = F.one_hot(torch.full((3,), c), CLASSES).double()
-        ours = method.class_attentions(features, d, z)
-        for A, expected in zip(
-            ours, plain_maps(features, scores, d.argmax(dim=1), kind), strict=True
-        ):
-            same(A, expected)
+        (ours,) = method.class_attentions(features, [(d, ('inner', 'last'))], z)
+        expected = plain_maps(features, scores, d.argmax(dim=1), kind)
+        same(ours['inner'], expected[0])
+        same(ours['last'], expected[1])
     ours = method.loss(features, TARGET, embedding=z)
     theirs = plain_terms(method, features, scores, TARGET)
     assert set(ours) == set(theirs)

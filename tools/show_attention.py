@@ -22,6 +22,7 @@ from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.data import images
 from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
+from fgplugins.methods import NoClassMap
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 from fgplugins.utils.drawing import draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
@@ -151,8 +152,30 @@ def main() -> None:
                 check_same_classes(loaded.classes, other.classes, *owners)
             pairs = zip(names, (other, loaded), strict=True)
             models = [(f'{shortened(name)}\n', model) for name, model in pairs]
-        out = draw_maps(models, paths, args)
+        out = draw_maps(with_maps(models, paths[0]), paths, args)
     print(f'{len(paths)} images: {out}')
+
+
+def with_maps(models: list[tuple[str, LoadedModel]], path: str) -> list[tuple[str, LoadedModel]]:
+    """The models that have maps to show; a class token's network can have none.
+
+    Raises:
+        UserError: if none of them has.
+    """
+    shown, reasons = [], []
+    for prefix, loaded in models:
+        try:
+            loaded.look(read_image(loaded, path)[1])
+            shown.append((prefix, loaded))
+        except NoClassMap as error:
+            reasons.append(f'{prefix.strip() or loaded.name}: no map: {error}')
+        except ValueError:  # said with the picture
+            shown.append((prefix, loaded))
+    if not shown:
+        raise UserError(reasons[0])
+    for reason in reasons:
+        print(f'note: {reason}')
+    return shown
 
 
 def draw_maps(

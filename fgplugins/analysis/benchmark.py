@@ -19,8 +19,18 @@ from fgplugins.analysis.forms import ModelForm
 from fgplugins.analysis.memory import peak_bytes
 from fgplugins.analysis.timing import paired_seconds
 from fgplugins.errors import UserError
+from fgplugins.methods import Method
+from fgplugins.methods.base import Given
 
-__all__ = ['MODES', 'Setup', 'Side', 'as_dict', 'measure_point']
+__all__ = [
+    'MODES',
+    'Setup',
+    'Side',
+    'as_dict',
+    'measure_point',
+    'method_step',
+    'share_weights',
+]
 
 MODES = {
     'forward': 'a forward pass in inference mode',
@@ -152,35 +162,63 @@ def make_step(form: ModelForm, setup: Setup, x: Tensor, target: Tensor) -> Calla
     if setup.mode.startswith('method'):
         with torch.no_grad():
             model.eval()
-            maps, given = method.split(form.loaded.features(x))
-        features = [f.detach().clone().requires_grad_(training) for f in maps]
-        given = {k: z.detach().clone().requires_grad_(training) for k, z in given.items()}
-        inputs = [*features, *given.values()]
-
-        def method_loss(features: list[Tensor], target: Tensor) -> Tensor:
-            return sum(method.loss(features, target, **given).values())
-
-        def method_scores(features: list[Tensor]) -> Tensor:
-            return method(features, **given)
-
-        function = method_loss if training else method_scores
-        arguments = (features, target) if training else (features,)
-    else:
-        inputs = []
-        function = form.loss() if training else model
-        arguments = (x, target) if training else (x,)
+            given = form.loaded.features(x)
+        model.train(training)
+        return method_step(method, given, target, training, setup.compile)
     model.train(training)
-    if setup.compile:
+    function = form.loss() if training else model
+    arguments = (x, target) if training else (x,)
+    return _step(function, arguments, list(model.parameters()), training, setup.compile)
+
+
+def method_step(
+    method: Method, given: Given, target: Tensor, training: bool, compile: bool = False
+) -> Callable[[], object]:
+    """The function whose calls are timed of a method alone.
+
+    Args:
+        method: the method.
+        given: what it reads, as a network gives it; it is copied.
+        target: classes (N,).
+        training: its loss and the gradients of weights and maps, not its scores.
+        compile: through torch.compile.
+    """
+    maps, named = method.split(given)
+    maps = [f.detach().clone().requires_grad_(training) for f in maps]
+    named = {key: z.detach().clone().requires_grad_(training) for key, z in named.items()}
+    method.train(training)
+
+    def loss(maps: list[Tensor], target: Tensor) -> Tensor:
+        return sum(method.loss(maps, target, **named).values())
+
+    def scores(maps: list[Tensor]) -> Tensor:
+        return method(maps, **named)
+
+    function = loss if training else scores
+    arguments = (maps, target) if training else (maps,)
+    inputs = [*method.parameters(), *maps, *named.values()]
+    return _step(function, arguments, inputs, training, compile)
+
+
+def _step(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    inputs: Sequence[Tensor],
+    training: bool,
+    compile: bool,
+) -> Callable[[], object]:
+    """A call of a function, and if it is for training the gradients by its inputs."""
+    if compile:
         function = torch.compile(function, fullgraph=True)
-    weights = [p for p in model.parameters() if p.requires_grad] + inputs
+    inputs = [x for x in inputs if x.requires_grad]
 
     def forward() -> object:
         with torch.inference_mode():
             return function(*arguments)
 
     def train() -> None:
-        for weight in weights:
-            weight.grad = None
+        for x in inputs:
+            x.grad = None
         function(*arguments).backward()
 
     return train if training else forward

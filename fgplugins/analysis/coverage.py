@@ -327,31 +327,32 @@ def try_mmpretrain(
 
 
 @functools.cache
-def _own_models() -> list[dict]:
-    """The models of MMPretrain's own configs."""
+def _own_config_texts() -> dict[Path, str]:
     import mmpretrain
+
+    folder = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
+    return {file: file.read_text(encoding='utf-8') for file in sorted(folder.rglob('*.py'))}
+
+
+def own_heads(backbone: str) -> list[tuple[list[dict], str]]:
+    """The necks, and the type of the head, that MMPretrain's own configs have on a backbone."""
     from mmengine.config import Config
 
-    folder = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / '_base_' / 'models'
-    return [Config.fromfile(file).get('model') or {} for file in sorted(folder.rglob('*.py'))]
-
-
-def own_heads(backbone: str) -> list[tuple[str, str]]:
-    """The necks and heads that stand on a backbone in MMPretrain's own configs."""
     found = []
-    for model in _own_models():
-        kind, head = ((model.get(part) or {}).get('type') for part in ('backbone', 'head'))
-        if kind == backbone and head:
-            necks = model.get('neck') or []
-            necks = [necks] if isinstance(necks, dict) else necks
-            found.append((' + '.join(neck['type'] for neck in necks) or 'no neck', head))
-    return list(dict.fromkeys(found))
+    for file, text in _own_config_texts().items():
+        if f"type='{backbone}'" in text and 'head=' in text:
+            model = Config.fromfile(file).get('model') or {}
+            kind, head = ((model.get(part) or {}).get('type') for part in ('backbone', 'head'))
+            if kind == backbone and head:
+                necks = model.get('neck') or []
+                found.append((necks if isinstance(necks, list) else [necks], head))
+    return found
 
 
 def try_mmpretrain_control(backbone: dict[str, object], size: tuple[int, int]) -> Cell:
     """Whether ``GAPHead`` on a backbone gives the scores of MMPretrain's own classifier.
 
-    That is asked where one of the zoo's own configs has average pooling and one linear layer on it.
+    That is asked where one of the zoo's own configs pools it and has one linear layer on it.
 
     Args:
         backbone: its config.
@@ -361,13 +362,17 @@ def try_mmpretrain_control(backbone: dict[str, object], size: tuple[int, int]) -
 
     from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
 
-    neck = {'type': 'GlobalAveragePooling'}
-
     def attempt(cell: Cell) -> None:
         heads = own_heads(str(backbone['type']))
-        shown = '; '.join(f'{head} behind {necks}' for necks, head in heads)
-        if ('GlobalAveragePooling', 'LinearClsHead') not in heads:
-            raise _OtherNetwork(f'its own configs have {shown}' if heads else 'it has no config')
+        neck = next((necks for necks, head in heads if necks and head == 'LinearClsHead'), None)
+        if neck is None:
+            shown = (
+                f'{head} behind {" + ".join(n["type"] for n in necks) or "no neck"}'
+                for necks, head in heads
+            )
+            reason = '; '.join(dict.fromkeys(shown))
+            raise _OtherNetwork(f'its own configs have {reason}' if heads else 'it has no config')
+        neck = neck[0] if len(neck) == 1 else neck
         head = {'type': 'GAPHead', 'num_classes': CLASSES}
         ours = MODELS.build(
             {'type': 'FineGrainedClassifier', 'backbone': backbone, 'neck': neck, 'head': head}
@@ -378,7 +383,8 @@ def try_mmpretrain_control(backbone: dict[str, object], size: tuple[int, int]) -
         plain = MODELS.build(
             {'type': 'ImageClassifier', 'backbone': backbone, 'neck': neck, 'head': head}
         ).eval()
-        plain.backbone.load_state_dict(ours.backbone.state_dict())
+        weights = {k: v for k, v in ours.state_dict().items() if not k.startswith('head.')}
+        plain.load_state_dict(weights, strict=False)  # one deletes its tables when it saves
         plain.head.fc.load_state_dict(ours.head.method.classifier.state_dict())
         x = torch.randn(1, ask_image_channels(ours.backbone), *size)
         with torch.no_grad():
@@ -482,7 +488,7 @@ def markdown(report: dict[str, dict], methods: Sequence[str], command: str) -> s
         '',
         'The last column: `gap` with the weights of the plain network gives its scores to 1e-5,',
         'with statistics and scales moved from where they start. In MMPretrain it is asked of',
-        "backbones on which one of the zoo's own configs has average pooling and one linear layer.",
+        "backbones that one of the zoo's own configs pools by a neck and classifies by one layer.",
         '',
     ]
     for zoo, rows in report.items():

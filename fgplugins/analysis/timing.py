@@ -17,6 +17,9 @@ from pathlib import Path
 
 import torch
 
+# what the system calls the makers of processors
+MAKERS = {'GenuineIntel': 'Intel', 'AuthenticAMD': 'AMD', '0x41': 'Arm', '0x61': 'Apple'}
+
 __all__ = ['machine_record', 'median_ratio', 'paired_seconds']
 
 
@@ -100,20 +103,25 @@ def median_ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, f
     }
 
 
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
+def _processor() -> tuple[str, str]:
+    """The processor's maker and name, where the system tells them."""
     try:
         text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
     except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r'^model name\s*:\s*(.+)$', text, re.MULTILINE)
-    return found.group(1) if found else platform.machine()
+        text = ''
+    keys = r'^(vendor_id|model name|CPU implementer)\s*:\s*(.+)$'
+    told = dict(re.findall(keys, text, re.MULTILINE))
+    name = told.get('model name') or platform.processor() or platform.machine()
+    maker = told.get('vendor_id') or told.get('CPU implementer') or name
+    return MAKERS.get(maker, maker), name
 
 
 def machine_record(device: str) -> dict[str, object]:
     """The machine and the versions that a timing depends on."""
+    maker, cpu = _processor()
     record: dict[str, object] = {
-        'cpu': _processor(),
+        'maker': maker,
+        'cpu': cpu,
         'cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
         'system': platform.system(),

@@ -41,7 +41,7 @@ Deviations and decisions where the paper is silent:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -208,24 +208,25 @@ class SIoU(GAP):
         wanted = [name for name, weight in self.weights.items() if weight]
         if not wanted:
             return {}
-        graph = torch.is_grad_enabled()
+        of_T = {'last'} if wanted == ['siou_last'] else {'inner', 'last'}
+        of_Conf = {name.removeprefix('siou_') for name in wanted if name != 'consistency'}
         d_T, d_Conf = self.directions(scores, target)
-        inner = wanted != ['siou_last']
-        A_in, A_last = self.normalized_attentions(features, d_T, z, inner, graph)
-        mask = target_region(A_last, self.omega, self.sigma)  # Eq. 7
+        graph = torch.is_grad_enabled()
+        A_T, A_Conf = (
+            {level: normalized(A) for level, A in found.items()}
+            for found in self.class_attentions(features, [(d_T, of_T), (d_Conf, of_Conf)], z, graph)
+        )
+        mask = target_region(A_T['last'], self.omega, self.sigma)  # Eq. 7
         terms = {}
-        if wanted != ['consistency']:
-            inner = 'siou_inner' in wanted
-            Conf_in, Conf_last = self.normalized_attentions(features, d_Conf, z, inner, graph)
         if 'siou_last' in wanted:
-            terms['siou_last'] = soft_iou(A_last, Conf_last, mask).mean()
-        if A_in is None:
+            terms['siou_last'] = soft_iou(A_T['last'], A_Conf['last'], mask).mean()
+        if 'inner' not in of_T:
             return terms
-        mask = resize_mask(mask, A_in)
+        mask = resize_mask(mask, A_T['inner'])
         if 'siou_inner' in wanted:
-            terms['siou_inner'] = soft_iou(A_in, Conf_in, mask).mean()
+            terms['siou_inner'] = soft_iou(A_T['inner'], A_Conf['inner'], mask).mean()
         if 'consistency' in wanted:
-            terms['consistency'] = attention_consistency(A_in, mask, self.alpha).mean()
+            terms['consistency'] = attention_consistency(A_T['inner'], mask, self.alpha).mean()
         return terms
 
     def directions(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,55 +244,50 @@ class SIoU(GAP):
         confusing = F.one_hot(wrong, self.num_classes).to(scores.dtype) * ~own
         return target * own, confusing
 
-    def normalized_attentions(
-        self, features: Sequence[Tensor], direction: Tensor, z: Tensor, inner: bool, graph: bool
-    ) -> tuple[Tensor | None, Tensor]:
-        """`class_attentions`, each divided by its largest value."""
-        A_in, A_last = self.class_attentions(features, direction, z, inner, graph)
-        return None if A_in is None else normalized(A_in), normalized(A_last)
-
     def class_attentions(
         self,
         features: Sequence[Tensor],
-        direction: Tensor,
+        asked: Sequence[tuple[Tensor, Collection[str]]],
         z: Tensor,
-        inner: bool = True,
         create_graph: bool = False,
-    ) -> tuple[Tensor | None, Tensor]:
-        """A of the scores that ``direction`` (N, Y) weighs.
+    ) -> list[dict[str, Tensor]]:
+        """A of the scores that directions weigh.
 
         Args:
             features: the inner and the last map, computed with gradients on.
-            direction: of `directions`.
+            asked: directions (N, Y), as `directions` gives them, and of each the levels.
             z: the embedding (N, D) of the last map.
-            inner: also at the inner level.
             create_graph: A is differentiated in turn.
 
         Returns:
-            (N, h, w) at the inner level or None, and (N, H, W) at the last.
+            Of each direction A 'inner' (N, h, w) and 'last' (N, H, W), as far as it is asked.
 
         Raises:
             ValueError: if what is differentiated was not computed from the maps, with gradients on.
         """
         L, last = features
         Z = last.shape[2] * last.shape[3]
-        w = score_gradient(self.classifier, z, direction)  # dY/dz
+        found: list[dict[str, Tensor]] = [{} for _ in asked]
         if self.embedding_channels is None:
-            A_last = last_class_attention(full_precision(last), w, self.kind)
-            if not inner:
-                return None, A_last
-            start = w[:, :, None, None].to(last.dtype).expand_as(last)
-            (dL,) = self._gradients(last, [L], start, create_graph)
-        else:
-            maps = [L, last] if inner else [last]
-            *dL, d_last = self._gradients(z, maps, Z * w.to(z.dtype), create_graph)
-            A_last = class_attention(full_precision(last), full_precision(d_last) / Z, self.kind)
-            if not inner:
-                return None, A_last
-            (dL,) = dL
-        # 1/Z of the pooling comes last: a product of small numbers is too small for float16
-        A_in = class_attention(full_precision(L), full_precision(dL) / Z, self.kind)
-        return A_in, A_last
+            for A, (direction, levels) in zip(found, asked, strict=True):
+                if 'last' in levels:
+                    w = score_gradient(self.classifier, z, direction)
+                    A['last'] = last_class_attention(full_precision(last), w, self.kind)
+        for A, (direction, levels) in zip(found, asked, strict=True):
+            maps = {'inner': L, 'last': last}
+            maps = {level: maps[level] for level in maps if level in levels and level not in A}
+            if not maps:
+                continue
+            w = score_gradient(self.classifier, z, direction)  # dY/dz
+            # 1/Z of the pooling comes last: a product of small numbers is too small for float16
+            if self.embedding_channels is None:
+                start, output = w[:, :, None, None].to(last.dtype).expand_as(last), last
+            else:
+                start, output = Z * w.to(z.dtype), z
+            products = self._gradients(output, list(maps.values()), start, create_graph)
+            for (level, F_l), dF in zip(maps.items(), products, strict=True):
+                A[level] = class_attention(full_precision(F_l), full_precision(dF) / Z, self.kind)
+        return found
 
     @staticmethod
     def _gradients(
@@ -337,8 +333,9 @@ class SIoU(GAP):
             shown = torch.tensor([list(classes)] * len(scores), device=scores.device)
         with torch.autocast(scores.device.type, enabled=False):
             onehot = F.one_hot(shown, self.num_classes).to(scores.dtype).unbind(dim=1)
-            maps = [self.class_attentions(features, d, z) for d in onehot]
-        return [torch.stack(A, dim=1).detach() for A in zip(*maps, strict=True)]
+            levels = ('inner', 'last')
+            maps = self.class_attentions(features, [(d, levels) for d in onehot], z)
+        return [torch.stack([A[level] for A in maps], dim=1).detach() for level in levels]
 
     def features_for_loss(self, network: Network, images: Tensor) -> Given:
         """The maps, by convolutions that are cheap to differentiate twice."""

@@ -241,15 +241,15 @@ class WARN(Method):
 
     def forward_paper(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y), with every attention module in the paper's order of operations."""
-        z = self.embed(features, embedding)
+        self.check_features(features)
         hypotheses, _ = self._attend(features, paper=True)
-        return self.output(z, hypotheses)
+        return self.output(self.embed(features, embedding), hypotheses)
 
     def forward(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
         """Scores (N, Y): logarithms, for the negative log-likelihood."""
-        z = self.embed(features, embedding)
+        self.check_features(features)
         hypotheses, _ = self._attend(features)
-        return self.output(z, hypotheses)
+        return self.output(self.embed(features, embedding), hypotheses)
 
     def output(self, z: Tensor, hypotheses: Sequence[Tensor]) -> Tensor:
         """The output (N, Y) of Eq. 8, from the embedding z and the modules' hypotheses (N, Y)."""
@@ -279,9 +279,9 @@ class WARN(Method):
         self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
     ) -> dict[str, Tensor]:
         """``nll`` of the scores and, if its weight is not 0, ``diversity`` of the masks."""
-        z = self.embed(features, embedding)
+        self.check_features(features)
         hypotheses, masks = self._attend(features)
-        scores = self.output(z, hypotheses)
+        scores = self.output(self.embed(features, embedding), hypotheses)
         terms = {'nll': negative_log_likelihood(scores, target)}
         if self.diversity > 0:
             overlap = torch.stack([mask_diversity(H) for H in masks]).mean()

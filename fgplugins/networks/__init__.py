@@ -1,6 +1,7 @@
-"""Networks the papers use and the zoos lack, written and registered as timm models.
+"""Any network of timm's with its own head, for both zoos; and the papers' own, which timm lacks.
 
-MMPretrain configs reach them through its ``TIMMBackbone`` with ``features_only=True``.
+`adapter` builds a network, finds out how it is read, and takes its classifier out. The papers' own
+networks are registered as timm models; MMPretrain configs reach all of them by ``TimmNetwork``.
 """
 
 from fgplugins.networks.att_vgg import AttentionVGG

@@ -83,6 +83,7 @@ def adapt_network(
     pretrained: bool = False,
     checkpoint: str | Path = '',
     probe: bool = True,
+    classes_without: int | None = 0,
     **arguments: Any,
 ) -> AdaptedNetwork:
     """Build a network of timm's, for a method to stand on.
@@ -103,6 +104,8 @@ def adapt_network(
         checkpoint: load the weights of this file.
         probe: run the network once, to find out what nobody says; with ``head='mean'`` it can be
             left out.
+        classes_without: how many classes the network is built with, before it loses its head; its
+            own number if None. The weights that a seed draws depend on it.
         **arguments: of ``timm.create_model``.
 
     Raises:
@@ -123,13 +126,14 @@ def adapt_network(
             stacklevel=2,
         )
         head = 'mean'
-    network = create_backbone(name, pretrained, checkpoint, num_classes=0, **build)
+    without = {} if classes_without is None else {'num_classes': classes_without}
+    network = create_backbone(name, pretrained, checkpoint, **without, **build)
     chosen = ask(list(network.feature_info), method=method, backbone=name)
     reason = _stops_short(network, chosen)
     if reason and head == 'network':
         raise ValueError(f"head='network': {name} {reason}; leave head out")
     whole = head != 'mean' and not reason
-    run = _that_runs(network, name, {'num_classes': 0, **build}) if whole and probe else None
+    run = _that_runs(network, name, {**without, **build}) if whole and probe else None
     return _maps_alone(network, chosen, in_chans, run, 'network' if whole else 'mean', probe)
 
 

@@ -14,7 +14,7 @@ from timm.models._pretrained import PretrainedCfg
 
 from fgplugins.errors import did_you_mean
 
-__all__ = ['is_timm_name', 'look_up']
+__all__ = ['is_timm_name', 'look_up', 'look_up_network']
 
 
 def is_timm_name(name: str) -> bool:
@@ -66,3 +66,22 @@ def look_up(name: str, cache_dir: str | Path | None = None) -> tuple[str, Pretra
     if not timm.is_model(architecture):
         raise ValueError(f'{name!r}: its architecture {architecture!r} is not a timm model')
     return architecture, found
+
+
+def look_up_network(name: str, cache_dir: str | Path | None = None) -> PretrainedCfg | None:
+    """The settings of the weights of a network that a method can stand on, if there are any.
+
+    Args:
+        name: of any kind that ``timm.create_model`` takes.
+        cache_dir: of the hub's files.
+
+    Raises:
+        ValueError: if there is no such network, or it has a method on top already.
+    """
+    architecture, settings = look_up(name, cache_dir)
+    plain = getattr(timm.model_entrypoint(architecture), 'backbone', None)
+    if plain:
+        raise ValueError(
+            f'{name!r} has a method on top already: give {plain!r}, or another plain network'
+        )
+    return settings

@@ -12,6 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from fgplugins.methods import NoClassMap
 from fgplugins.utils.drawing import draw_attention
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.modes import in_testing
@@ -54,8 +55,12 @@ class AttentionMapHook(Hook):
         names = dataset.metainfo.get('classes')
         path = Path(runner.work_dir) / self.file_name
         bgr = dataset_gives_bgr(dataset, bool(model.data_preprocessor.to_rgb))
-        with tested_weights(runner):
-            draw_samples(model, samples, names, path, bgr)
+        try:
+            with tested_weights(runner):
+                draw_samples(model, samples, names, path, bgr)
+        except NoClassMap as error:
+            runner.logger.info(f'no attention maps are drawn: {error}')
+            return
         runner.logger.info(f'attention maps of {count} test images: {path}')
 
 

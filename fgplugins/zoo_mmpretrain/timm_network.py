@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fgplugins.methods.base import Given
 from fgplugins.networks.adapter import adapt_network
-from fgplugins.networks.names import look_up
+from fgplugins.networks.names import look_up_network
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['TimmNetwork']
@@ -68,7 +68,7 @@ class TimmNetwork(BaseBackbone):
     ) -> None:
         super().__init__(init_cfg)
         try:
-            look_up(model_name)
+            look_up_network(model_name)
         except ValueError as error:
             raise ValueError(f'model_name={error}') from None
         if 'out_indices' in kwargs:
@@ -80,6 +80,7 @@ class TimmNetwork(BaseBackbone):
             adapted = adapt_network(
                 model_name, 'TimmNetwork', num_classes, in_channels, head, taps, levels,
                 reads_embedding=embedding, pretrained=pretrained, checkpoint=checkpoint_path,
+                classes_without=None,  # as TIMMBackbone builds it
                 **kwargs,
             )  # fmt: skip
         except (FileNotFoundError, ValueError) as error:  # by the name of the argument here

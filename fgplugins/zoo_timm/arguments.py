@@ -8,13 +8,12 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.models._pretrained import PretrainedCfg
 
 from fgplugins.errors import did_you_mean
 from fgplugins.methods import Method
-from fgplugins.networks.names import look_up
+from fgplugins.networks.names import look_up_network
 
 __all__ = [
     'check_backbone',
@@ -65,16 +64,9 @@ def check_backbone(name: str, cache_dir: str | Path | None = None) -> Pretrained
         ValueError: if timm does not know the name, or it has a method on top already.
     """
     try:
-        architecture, cfg = look_up(name, cache_dir)
+        return look_up_network(name, cache_dir)
     except ValueError as error:
         raise ValueError(f'backbone={error}') from None
-    plain = getattr(timm.model_entrypoint(architecture), 'backbone', None)
-    if plain:
-        raise ValueError(
-            f'backbone={name!r} has a method on top already: give {plain!r}, or another plain '
-            'network'
-        )
-    return cfg
 
 
 def explain_argument(message: str, cls: type[Method], method: str, backbone: str) -> str:

@@ -4,6 +4,8 @@ Eqs. 1 to 3 with fewer operations, whatever the number of positions n and channe
 
   * Relations of the dot product are associative: (theta^T phi) k / n = theta^T (phi k^T) / n. The
     cheaper order is taken by shape, so that no map is larger than min(n, C_int) squared.
+  * Softmax relations cost the same in every order. Where there are many positions, the map of all
+    pairs is made in blocks and never stored.
   * W_g is linear and up-sampling averages, so W_g is applied to the small map first.
   * theta(W_l l) is one linear map: W_l is folded into theta and phi and not applied to a map, where
     there are more positions than that takes.
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['FastContextAttention', 'Gram', 'pointwise', 'resize_matrices', 'upsample']
+__all__ = ['FastContextAttention', 'Gram', 'resize_matrices', 'upsample']
 
 
 def resize_matrices(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,17 +36,6 @@ def upsample(x: Tensor, like: Tensor) -> Tensor:
     """`resize` as two products, several times faster on a CPU where channels are many."""
     U, V = resize_matrices(x, like)
     return U.T @ (x @ V)
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1 convolution of x (N, C, H, W): weight (C', C, 1, 1), bias (C',)."""
-    if torch.is_grad_enabled():
-        return F.conv2d(x, weight, bias)
-    # the same and faster on a CPU; in training it would keep a gradient of weight for every image
-    N, C, H, W = x.shape
-    x, weight = x.flatten(2), weight.flatten(1).expand(N, -1, C)
-    y = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias[:, None], weight, x)
-    return y.unflatten(2, (H, W))
 
 
 class Gram(torch.autograd.Function):
@@ -80,24 +71,37 @@ class FastContextAttention(nn.Module):
 
     def forward(self, L: Tensor, L_N: Tensor) -> Tensor:
         """The refined map (N, C_s, H, W) of L (N, C_s, H, W) and the top map L^N (N, C_g, h, w)."""
-        N, C, H, W = L.shape
+        _, C, H, W = L.shape
         n = H * W
         if self.relation == 'dot' and n > 2 * C:
             return self._by_channels(L, L_N)
         theta, phi = (x.flatten(2) for x in self._embed(L, L_N))  # (N, C_int, n)
-        k = pointwise(L, self.W_k.weight, self.W_k.bias).flatten(2)
+        k = self.W_k(L).flatten(2)
         if self.relation != 'dot':
-            query, key, value = (x.transpose(1, 2).unsqueeze(1) for x in (theta, phi, k))
-            y = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # Eqs. 2, 5, 6
-            y = y.squeeze(1).transpose(1, 2)
+            y = self._softmax_relation(theta, phi, k)
         elif n > self.inner_channels:
             phi_k = torch.bmm(phi, k.transpose(1, 2)) / n  # (N, C_int, C_int)
             y = torch.bmm(phi_k.transpose(1, 2), theta)  # Eqs. 2, 7
         else:
             f = torch.bmm(phi.transpose(1, 2), theta) / n  # (N, n, n), here the smaller one
             y = torch.bmm(k, f)  # Eqs. 2, 7
-        y = y.view(N, -1, H, W)
-        return pointwise(y, self.W_y.weight, self.W_y.bias) + L  # Eq. 3
+        return self.W_y(y.unflatten(2, (H, W))) + L  # Eq. 3
+
+    def _softmax_relation(self, theta: Tensor, phi: Tensor, k: Tensor) -> Tensor:
+        """Eqs. 2, 5 and 6: y (N, C_int, n) of maps with n positions.
+
+        All pairs cost as many operations at once as in blocks. Where there are many, kernels that
+        need theta, phi and k of one width make a block at a time.
+        """
+        if k.shape[2] > 2 * self.W_k.in_channels and theta.shape == k.shape:
+            # they read the channels of a position one after the other
+            query, key, value = (
+                x.transpose(1, 2).contiguous().unsqueeze(1) for x in (theta, phi, k)
+            )
+            y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+            return y.squeeze(1).transpose(1, 2)
+        f = torch.bmm(theta.transpose(1, 2), phi).softmax(dim=2)  # (N, n, n)
+        return torch.bmm(k, f.transpose(1, 2))
 
     def _by_channels(self, L: Tensor, L_N: Tensor) -> Tensor:
         """`forward` where there are many positions: no map of theta, phi or k is made.
@@ -110,7 +114,7 @@ class FastContextAttention(nn.Module):
             t = b.view(1, -1, 1, 1).expand(L.shape[0], -1, 1, 1)  # a map of one position
             A = A.flatten(1)
         else:
-            t = pointwise(self._top(L_N), A, b)
+            t = F.conv2d(self._top(L_N), A, b)
             A = A.flatten(1) @ self.W_l.weight.flatten(1)
         A_theta, A_phi = A.chunk(2)  # (C_int, C)
         t_theta, t_phi = t.chunk(2, dim=1)  # (N, C_int, h, w)
@@ -137,7 +141,7 @@ class FastContextAttention(nn.Module):
 
     def _top(self, L_N: Tensor) -> Tensor:
         """What up() is applied to in Eq. 1 (N, C_s, h, w): W_g L^N, with both biases."""
-        return pointwise(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
+        return F.conv2d(L_N, self.W_g.weight, self.W_g.bias + self.W_l.bias)
 
     def _embed(self, L: Tensor, L_N: Tensor) -> tuple[Tensor, Tensor]:
         """theta(l^) and phi(l^); l^ itself twice for the plain Gaussian."""
@@ -145,7 +149,7 @@ class FastContextAttention(nn.Module):
             return self.theta(L), self.phi(L)
         top = self._top(L_N)
         if self.theta is None:
-            fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
+            fused = F.conv2d(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
             return fused, fused
         weight, bias = self._theta_phi()
         # folded, W_l is applied to every row of theta and phi; as printed, to every position of
@@ -153,8 +157,8 @@ class FastContextAttention(nn.Module):
         positions = L.shape[0] * L.shape[2] * L.shape[3]
         if torch.compiler.is_compiling() or positions > len(weight):
             folded = (weight.flatten(1) @ self.W_l.weight.flatten(1))[:, :, None, None]
-            both = pointwise(L, folded) + upsample(pointwise(top, weight, bias), L)  # Eq. 1
+            both = F.conv2d(L, folded) + upsample(F.conv2d(top, weight, bias), L)  # Eq. 1
         else:
-            fused = pointwise(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
-            both = pointwise(fused, weight, bias)
+            fused = F.conv2d(L, self.W_l.weight) + upsample(top, L)  # Eq. 1
+            both = F.conv2d(fused, weight, bias)
         return both.chunk(2, dim=1)

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from fgplugins.errors import UserError
-from fgplugins.networks.names import look_up
+from fgplugins.networks.names import look_up_network
 from fgplugins.zoo_mmpretrain.running.settings import all_datasets, pipeline_size, short_type
 
 __all__ = ['set_backbone']
@@ -30,7 +30,7 @@ def set_backbone(cfg: Config, name: str) -> list[str]:
         UserError: if timm does not know it, or the config's model cannot stand on it.
     """
     try:
-        _, settings = look_up(name)
+        settings = look_up_network(name)
     except ValueError as error:
         raise UserError(f'--backbone {error}') from None
     model = cfg.get('model') or {}
