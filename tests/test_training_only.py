@@ -204,12 +204,20 @@ class TestSecondStream:
 class TestDeploying:
     @pytest.mark.parametrize('method', METHODS)
     @pytest.mark.parametrize(
-        ('backbone', 'plain'),
-        [('resnet10t', True), ('clutter_cnn', True), ('regnety_002', True),
-         ('vgg11', False), ('convnext_atto', False)],
-    )  # fmt: skip
-    def test_timm(self, method: str, backbone: str, plain: bool, tmp_path: Path) -> None:
-        model: ComposedModel = timm.create_model(method, backbone=backbone, num_classes=5)
+        ('backbone', 'head', 'plain'),
+        [
+            ('resnet10t', 'network', True),
+            ('clutter_cnn', 'network', True),
+            ('convnext_atto', 'network', True),
+            ('regnety_002', 'mean', True),
+            ('vgg11', 'mean', False),
+            ('convnext_atto', 'mean', False),
+        ],
+    )
+    def test_timm(self, method: str, backbone: str, head: str, plain: bool, tmp_path: Path) -> None:
+        model: ComposedModel = timm.create_model(
+            method, backbone=backbone, num_classes=5, head=head
+        )
         images = torch.randn(2, model.in_chans, *(min(64, side) for side in model.input_size))
         shipped, name, arguments = deploy_timm(model)
         assert name == (backbone if plain else 'gap')
