@@ -229,8 +229,8 @@ def _register_generic(name: str, cls: type[Method]) -> None:
     _register(name, name, DEFAULT_BACKBONE, doc)
 
 
-def _register_preset(name: str, method: str, backbone: str, **defaults: Any) -> None:
-    doc = f'{get_method(method).__name__} on {backbone}.'
+def _register_preset(name: str, method: str, backbone: str, doc: str = '', **defaults: Any) -> None:
+    doc = doc or f'{get_method(method).__name__} on {backbone}.'
     _register(name, method, backbone, doc, **defaults)
 
 
@@ -266,7 +266,10 @@ _register_preset('siou_resnet18', 'siou', 'resnet18')
 _register_preset('siou_resnet50', 'siou', 'resnet50')
 _register_preset('siou_resnet101', 'siou', 'resnet101')
 _register_preset('siou_resnet110', 'siou', 'resnet110', kind='pixel', **PLAIN)
-_register_preset('siou_vgg19', 'siou', 'vgg19', levels=(3, 5))
+_register_preset(
+    'siou_vgg19', 'siou', 'vgg19', levels=(3, 5),
+    doc='SIoU on the whole VGG-19, with its own three fully connected layers.',
+)  # fmt: skip
 
 # CRA-CNN, section 4.1
 _register_preset('art_resnet50', 'art', 'resnet50')
