@@ -139,6 +139,47 @@ def test_without_classes_the_last_map_comes_out(method: str) -> None:
         model.reset_classifier(3, 'max')
 
 
+@pytest.mark.parametrize('backbone', ['resnet10t', 'test_efficientnet', 'test_convnext'])
+@pytest.mark.parametrize('pool', ['max', 'avgmax', 'catavgmax', 'avg'])
+def test_another_pooling_of_the_networks_own_head(pool: str, backbone: str) -> None:
+    """As if it had been built with it: read again, and deployed with it."""
+    if pool == 'catavgmax' and backbone == 'test_convnext':
+        pytest.skip("timm's own refuses it")
+    built = small('gap', backbone=backbone, global_pool=pool)
+    model = small('gap', backbone=backbone)
+    model.reset_classifier(5, pool)
+    assert model.reading == built.reading
+    assert model.embedding_channels == built.embedding_channels
+    assert model.head_hidden_size == built.head_hidden_size
+    assert model.loss(images(model), torch.tensor([0, 4]))['ce'].isfinite()
+    shipped, name, arguments = deploy(model)
+    assert name == backbone and arguments['global_pool'] == pool
+    assert torch.equal(shipped(x := images(model)), model.eval()(x))
+
+
+@pytest.mark.parametrize('method', ['gap', 'siou', 'att2'])
+def test_built_where_nothing_is_trained(method: str) -> None:
+    with torch.inference_mode():
+        model = small(method, backbone='test_efficientnet')
+    again = small(method, backbone='test_efficientnet')
+    assert [n for n, _ in model.backbone.named_parameters()] == [
+        n for n, _ in again.backbone.named_parameters()
+    ]
+
+
+def test_without_classes_there_is_nothing_to_train_or_deploy() -> None:
+    model = small('gap', num_classes=0)
+    for function in (
+        lambda: model.loss(images(model), torch.tensor([0, 0])),
+        lambda: LossStep(model),
+        lambda: deploy(model),
+    ):
+        with pytest.raises(ValueError, match='num_classes=0 has no gap'):
+            function()
+    with pytest.raises(ValueError, match='between 0 and 1'):
+        small('gap', drop_rate=2)
+
+
 def test_device_and_type() -> None:
     model = small('clan', device='meta', dtype=torch.bfloat16)
     tensors = [*model.parameters(), *model.buffers()]

@@ -24,6 +24,7 @@ from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.networks.classifiers import ClassifierPlace
 from fgplugins.zoo_mmpretrain.deploy import deploy
+from fgplugins.zoo_mmpretrain.running.initial_weights import set_pretrained
 from fgplugins.zoo_mmpretrain.running.timm_backbones import set_backbone
 
 init_default_scope('mmpretrain')
@@ -281,3 +282,49 @@ def test_levels_below_the_head_are_said_aloud() -> None:
     with pytest.warns(UserWarning, match=r"head='mean'.*resnet10t has its head above level 4"):
         model = build_classifier(dict(type='GAPHead', num_classes=5), settings)
     assert model.head.method.in_channels == (128,)
+
+
+def test_weights_of_a_model_with_a_method_start_a_network(tmp_path: Path) -> None:
+    """Of timm's kind, whose names have no ``timm_model`` in them."""
+    theirs = timm.create_model('warn', backbone='test_efficientnet', num_classes=3)
+    file = str(tmp_path / 'theirs.pth')
+    torch.save(theirs.state_dict(), file)
+    cfg = config('gap_mobilenetv2_cub')
+    set_backbone(cfg, 'test_efficientnet')
+    assert set_pretrained(cfg, file) is None
+    network = MODELS.build(cfg.model).backbone.timm_model.state_dict()
+    assert all(torch.equal(v, network[k]) for k, v in theirs.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('model', 'message'),
+    [
+        (
+            dict(
+                type='FineGrainedClassifier',
+                backbone=dict(type='TimmNetwork', model_name='resnet10t', num_classes=7),
+                head=dict(type='GAPHead', num_classes=5),
+            ),
+            'model.backbone.num_classes=7, model.head.num_classes=5: leave',
+        ),
+        (
+            dict(
+                type='FineGrainedClassifier',
+                backbone=dict(type='TimmNetwork', model_name='resnet10t', taps=2),
+                head=dict(type='WARNHead', num_classes=5),
+            ),
+            'give more levels .taps or levels of the backbone.',
+        ),
+        (
+            dict(
+                type='ImageClassifier',
+                backbone=dict(type='TimmNetwork', model_name='test_efficientnet', taps=3),
+                head=dict(type='WARNHead', num_classes=5, in_channels=(32, 48, 256)),
+            ),
+            'set head.embedding_channels=256, or leave it out by backbone.embedding=False',
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_named(model: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(model)(torch.randn(1, 3, 64, 64))

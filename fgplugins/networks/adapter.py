@@ -23,7 +23,7 @@ from fgplugins.networks.weights import create_backbone
 from fgplugins.utils.modes import in_testing
 from fgplugins.utils.probing import sizes_to_try, turn_into_buffers, unused_parameters
 
-__all__ = ['HEADS', 'AdaptedNetwork', 'adapt_network', 'check_head']
+__all__ = ['HEADS', 'AdaptedNetwork', 'adapt_built', 'adapt_network', 'check_head']
 
 HEADS = ('network', 'mean')
 
@@ -70,6 +70,7 @@ def check_head(head: str | None) -> None:
         raise ValueError(f"head={head!r}: must be 'network' or 'mean'")
 
 
+@torch.inference_mode(False)  # whoever builds it there gets a network that can be trained
 def adapt_network(
     name: str,
     method: str,
@@ -99,7 +100,8 @@ def adapt_network(
         taps: how many of its last maps are read.
         levels: which, by number.
         default_taps: how many if neither says so.
-        reads_embedding: the embedding is wanted, and not the maps alone.
+        reads_embedding: the embedding is wanted, and not the maps alone. Without it there is no
+            head to speak of: levels that stop short of the last are nothing to warn of.
         pretrained: load the published weights.
         checkpoint: load the weights of this file.
         probe: run the network once, to find out what nobody says; with ``head='mean'`` it can be
@@ -208,13 +210,34 @@ def _with_head(
     reason = _stops_short(network, levels)
     if reason:
         return None, reason
+    adapted, reason = adapt_built(network, name, levels, arguments)
+    if adapted is not None:
+        adapted.drop_rate = drop_rate
+    return adapted, reason
+
+
+def adapt_built(
+    network: nn.Module, name: str, levels: list[int], arguments: dict[str, Any]
+) -> tuple[AdaptedNetwork | None, str]:
+    """A network with its head and classifier as what methods stand on.
+
+    Args:
+        network: of timm.
+        name: its name.
+        levels: which of its maps are read.
+        arguments: of ``timm.create_model`` that built it.
+
+    Returns:
+        None, and the reason why its head cannot be kept, if its classifier does not give all
+        scores from one vector.
+    """
     classifier = getattr(network, 'get_classifier', nn.Identity)()
     if isinstance(classifier, nn.Identity):
         return None, 'has no classifier'
     run = _that_runs(network, name, arguments)
     with in_testing(run), torch.enable_grad():
         try:
-            found = _explore(run, Reading(levels), build['in_chans'])
+            found = _explore(run, Reading(levels), arguments['in_chans'])
         except ValueError as error:
             return None, str(error)
     if found is None:
@@ -233,7 +256,6 @@ def _with_head(
         classifier,
         found.place,
         found.embedding_channels,
-        drop_rate,
     )
     return adapted, ''
 

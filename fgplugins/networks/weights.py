@@ -18,6 +18,7 @@ from fgplugins.errors import one_line
 __all__ = ['create_backbone', 'first_difference']
 
 NUMPY = ('.npz', '.npy')
+OURS = 'backbone.'  # before the names of a network's weights, where a method is on top
 
 
 def first_difference(
@@ -103,6 +104,11 @@ def _load(
     except Exception as error:  # of a pickle, a zip archive, safetensors
         reason = one_line(error, 200)
         raise ValueError(f'backbone_checkpoint={path!r} cannot be read: {reason}') from None
+    inside = {
+        k.removeprefix('backbone.'): v for k, v in weights.items() if k.startswith('backbone.')
+    }
+    if inside and not any(k.startswith(OURS) for k in model.state_dict()):
+        weights = inside  # of a model with a method on top
     try:
         adapted = weights if adapt is None else _adapted(weights, model, adapt)
     except Exception as error:  # it expects another network's weights
@@ -113,8 +119,9 @@ def _load(
         names, only_with_classes = classifier()
         given = {k: tuple(getattr(v, 'shape', ())) for k, v in adapted.items() if k in names}
         if given != {k: shape for k, shape in own.items() if k in names}:
-            if not given and only_with_classes.isdisjoint(adapted):
-                names |= only_with_classes
+            has_none = names.isdisjoint(own)
+            if has_none or (not given and only_with_classes.isdisjoint(adapted)):
+                names |= only_with_classes - set(own) if has_none else only_with_classes
             adapted = {k: v for k, v in adapted.items() if k not in names}
             adapted |= {k: v for k, v in model.state_dict().items() if k in names}
     channels = _source_channels(adapted, model, in_chans)

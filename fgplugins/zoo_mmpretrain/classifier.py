@@ -162,8 +162,13 @@ class FineGrainedClassifier(ImageClassifier):
         """Put a timm network's own classifier, and its dropout, into the method."""
         if not isinstance(self.backbone, TimmNetwork) or not method.embedding_classifier:
             return
-        method.head_drop.p = self.backbone.drop_rate
-        classifier = self.backbone.take_classifier()
+        method.head_drop = nn.Dropout(self.backbone.drop_rate)
+        count, classifier = self.backbone.num_classes, self.backbone.take_classifier()
+        if classifier is not None and count != method.num_classes:
+            raise ValueError(
+                f'model.backbone.num_classes={count}, model.head.num_classes={method.num_classes}: '
+                "leave the backbone's out, which takes the head's"
+            )
         if classifier is not None:
             method.set_submodule(method.embedding_classifier, classifier)
 
@@ -275,10 +280,11 @@ class FineGrainedClassifier(ImageClassifier):
                 raise
             return head
         given, taps = [m.shape[1] for m in maps], cls._taps(head, method_class)
+        option = 'taps or levels' if isinstance(backbone, TimmNetwork) else 'out_indices'
         if taps > len(given):
             raise ValueError(
                 f'{name} reads taps={taps} feature maps, {source} gives {len(given)} with '
-                f'channels {given}: give more levels (out_indices of the backbone) or '
+                f'channels {given}: give more levels ({option} of the backbone) or '
                 f'set head.taps to {len(given)} or less'
             )
         found = given[-taps:]

@@ -90,8 +90,8 @@ def deploy(
     """The model to ship, and the config it is tested with.
 
     A method that is the network deploys as that: a `TimmNetwork` as MMPretrain's
-    ``TimmClassifier``, another backbone as ``ImageClassifier`` with a linear head. Any other method
-    is part of the deployed model and stays.
+    ``TimmClassifier`` (unless images have several classes), another backbone as ``ImageClassifier``
+    with a linear head. Any other method is part of the deployed model and stays.
 
     Args:
         model: trained, built with ``deployed=True``.

@@ -19,7 +19,7 @@ from fgplugins.methods import Method, on_register
 from fgplugins.methods.base import Given
 from fgplugins.methods.clan import BranchClassifiers
 from fgplugins.utils.modes import in_testing
-from fgplugins.zoo_mmpretrain.backbone_maps import split_embedding
+from fgplugins.zoo_mmpretrain.backbone_maps import is_vector, split_embedding
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
 __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
@@ -121,6 +121,17 @@ class MethodHead(ClsHead):
         """
         taps = self.method.taps
         if self.method.embedding_channels is None:
+            if is_vector(feats[-1]):
+                raise ValueError(
+                    f'{type(self).__name__}: the backbone gives an embedding of '
+                    f'{feats[-1].shape[1]} channels behind its maps: '
+                    + (
+                        f'set head.embedding_channels={feats[-1].shape[1]}, or leave it out by '
+                        if self.method.reads_embedding
+                        else 'the method reads none, leave it out by '
+                    )
+                    + 'backbone.embedding=False'
+                )
             return tuple(feats[-taps:])
         return *feats[-taps - 1 : -1], feats[-1]
 

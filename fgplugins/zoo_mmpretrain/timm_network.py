@@ -95,7 +95,8 @@ class TimmNetwork(BaseBackbone):
         self.channels, self.img_size = adapted.channels, adapted.fixed_size
         self.embedding_channels, self.place = adapted.embedding_channels, adapted.place
         self.drop_rate = adapted.drop_rate if drop_rate is None else drop_rate
-        self.in_channels = in_channels
+        self.model_name = model_name
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.gives_embedding = embedding and adapted.head == 'network'
         self.classifier = adapted.classifier if num_classes else None
         self._is_init = bool(pretrained or checkpoint_path)  # mmengine leaves it as it is

@@ -24,6 +24,13 @@ __all__ = [
 ]
 
 
+# what any model takes besides the arguments of its method and of its backbone
+OF_THE_MODEL = (
+    'num_classes', 'in_chans', 'taps', 'levels', 'head', 'drop_rate', 'global_pool',
+    'backbone_checkpoint',
+)  # fmt: skip
+
+
 def check_numbers(
     num_classes: int = 1000,
     in_chans: int = 3,
@@ -75,7 +82,7 @@ def explain_argument(message: str, cls: type[Method], method: str, backbone: str
     if not found:
         return message
     known = method_arguments(cls)
-    hint = did_you_mean(found[1], [*known, 'num_classes', 'in_chans', 'taps'])
+    hint = did_you_mean(found[1], [*known, *OF_THE_MODEL])
     return (
         f'{method} on {backbone}: neither takes {found[1]!r}{hint} ({method} has '
         f'{", ".join(known) or "no arguments of its own"})'

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fgplugins.methods import get_method
 from fgplugins.methods.base import Given
-from fgplugins.networks.adapter import adapt_network
+from fgplugins.networks.adapter import adapt_built, adapt_network
 from fgplugins.networks.reading import Reading
 from fgplugins.utils.probing import (
     check_gradient_path,
@@ -57,8 +57,8 @@ class ComposedModel(nn.Module):
         backbone_checkpoint: load the weights of this file, likewise.
         drop_rate: of dropout in front of the network's classifier; the network's own if None. For
             methods that do not use the network's prediction, of dropping channels of the last map.
-        global_pool: of the backbone, as timm has it. Methods that do not read its head pool under
-            their own masks, and take 'avg' or ''.
+        global_pool: of the backbone, as timm has it; '' counts where there are no classes. Where
+            the backbone's own head is not read, 'avg' or ''.
         device: where to create the parameters.
         dtype: their type.
         probe: run the backbone once on a small image to see whether it suits the method, and which
@@ -167,6 +167,7 @@ class ComposedModel(nn.Module):
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
+    @torch.inference_mode(False)
     def _check_gradients(self) -> None:
         """Refuse a backbone that scores cannot be differentiated by, as the method does it.
 
@@ -203,8 +204,8 @@ class ComposedModel(nn.Module):
     def _set_pooling(self, global_pool: str | None) -> None:
         if self.place is None and global_pool not in (None, 'avg', ''):
             raise ValueError(
-                f'global_pool={global_pool!r}: {self.method_name} pools under its own masks; '
-                'leave it out'
+                f'global_pool={global_pool!r}: no layer of the backbone pools what '
+                f'{self.method_name} reads here; leave it out'
             )
         if global_pool is None:
             global_pool = 'avg' if self.place is None else _get_global_pool(self.backbone)
@@ -223,7 +224,7 @@ class ComposedModel(nn.Module):
         embedding = {} if D is None else {'embedding_channels': D}
         method = cls(self.channels, self.num_classes, **self.method_args, **embedding)
         if cls.embedding_classifier:
-            method.head_drop.p = self.drop_rate
+            method.head_drop = nn.Dropout(self.drop_rate)
         if classifier is not None and cls.embedding_classifier:
             method.set_submodule(cls.embedding_classifier, classifier)
         shapes = [
@@ -368,6 +369,7 @@ class ComposedModel(nn.Module):
         Raises:
             RuntimeError: if the method has terms that need what exists in training only.
         """
+        self.check_method()
         if self.method.has_regularizer:
             raise RuntimeError(
                 f'{self.method_name} trains beside a second network, which the model does not '
@@ -386,9 +388,20 @@ class ComposedModel(nn.Module):
         Raises:
             ValueError: if there is no method, for want of classes.
         """
-        if not self.num_classes:
-            raise ValueError(f'a model of num_classes=0 has no {self.method_name}, nor attention')
+        self.check_method()
         return self.method.show(self.read, x, **asked)[1]
+
+    def check_method(self) -> None:
+        """Refuse what needs the method, where there is none for want of classes.
+
+        Raises:
+            ValueError: if the model has no classes.
+        """
+        if not self.num_classes:
+            raise ValueError(
+                f'a model of num_classes=0 has no {self.method_name}, nor attention or loss: '
+                'reset_classifier(...) gives it classes'
+            )
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -411,10 +424,25 @@ class ComposedModel(nn.Module):
         if self.place is not None and num_classes:
             self.backbone.reset_classifier(num_classes, global_pool or None)
             if global_pool:
-                self.reading.embedding, self.embedding_channels = True, self.head_hidden_size
-            classifier = self.place.take(self.backbone)
+                classifier = self._adapt_again(num_classes, global_pool)
+            else:
+                classifier = self.place.take(self.backbone)
         method = self._build_method(classifier, weight.device, weight.dtype)
         self.method = method.train(self.training)
+
+    @torch.inference_mode(False)
+    def _adapt_again(self, num_classes: int, global_pool: str) -> nn.Module | None:
+        """Find out how the backbone is read, now that it pools in another way; its classifier."""
+        self.backbone_args['global_pool'] = global_pool
+        arguments = {'num_classes': num_classes, 'in_chans': self.in_chans, **self.backbone_args}
+        name = self.backbone_name
+        adapted, reason = adapt_built(self.backbone, name, self.levels, arguments)
+        if adapted is None:
+            raise ValueError(f'global_pool={global_pool!r}: {name} {reason}')
+        self.reading, self.place, self.channels = adapted.reading, adapted.place, adapted.channels
+        self.embedding_channels = adapted.embedding_channels
+        self.head_hidden_size = self.embedding_channels or self.channels[-1]
+        return adapted.classifier
 
     @torch.jit.ignore
     def set_input_size(self, img_size: int | Sequence[int] | None = None, **kwargs: Any) -> None:

@@ -56,6 +56,7 @@ def deploy(model: ComposedModel) -> tuple[nn.Module, str, dict[str, Any]]:
         The model, its timm name, and the arguments that ``timm.create_model`` builds it with. Its
         scores are bit-equal to those of ``model``.
     """
+    model.check_method()
     if not model.method.is_network:
         model.eval()
         arguments = {

@@ -32,6 +32,7 @@ class LossStep(nn.Module):
 
     def __init__(self, model: ComposedModel) -> None:
         super().__init__()
+        model.check_method()
         self.model = model
         self.second = self.regularizer = None
         if model.method.has_regularizer:

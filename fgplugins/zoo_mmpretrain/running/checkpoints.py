@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fgplugins.errors import UserError, one_line
 from fgplugins.zoo_mmpretrain.classifier import TRAINING_ONLY, FineGrainedClassifier
 from fgplugins.zoo_mmpretrain.heads import MethodHead
-from fgplugins.zoo_mmpretrain.running.saved_settings import saved_head, saved_meta
+from fgplugins.zoo_mmpretrain.running.saved_settings import saved_head, saved_meta, saved_network
 
 __all__ = [
     'check_checkpoint',
@@ -164,6 +164,13 @@ def check_checkpoint(
         raise UserError(
             f'checkpoint {path!r} is of another method: it was trained with {saved}, the model has '
             f'{head.__name__}: use its own config'
+        )
+    network, backbone = saved_network(checkpoint), getattr(model, 'backbone', None)
+    built = getattr(backbone, 'model_name', type(backbone).__name__)
+    if complete and network and backbone is not None and built not in (network, 'TIMMBackbone'):
+        raise UserError(
+            f'checkpoint {path!r} is of {network}, the model of {built}: use the config that was '
+            'saved beside it'
         )
     wrong = [k for k in own if k in weights and weights[k].shape != own[k].shape]
     if wrong:

@@ -53,10 +53,12 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
     if not Path(source).is_file():
         raise UserError(f'--pretrained {source!r} is not a file')
     content = weights_of(read_checkpoint(source))
-    if any(key.startswith('backbone.') for key in content):  # of a run of ours or of the zoo
+    is_ours = short_type(backbone) == 'TimmNetwork'
+    names = ('backbone.timm_model.',) if is_ours else ('backbone.',)
+    if any(key.startswith(names) for key in content):  # of a run of ours or of the zoo
         backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
         return {k.removeprefix('backbone.'): v for k, v in content.items()}
-    if short_type(backbone) == 'TimmNetwork':
+    if is_ours:
         backbone.checkpoint_path = source  # loaded, and compared, when the network is built
         return None
     if is_timms:

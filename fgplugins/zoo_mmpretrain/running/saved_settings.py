@@ -15,7 +15,14 @@ from mmpretrain import registry as zoo
 from fgplugins.errors import UserError, one_line
 from fgplugins.zoo_mmpretrain import registry as ours
 
-__all__ = ['counts_iterations', 'read_literals', 'saved_config', 'saved_head', 'saved_meta']
+__all__ = [
+    'counts_iterations',
+    'read_literals',
+    'saved_config',
+    'saved_head',
+    'saved_meta',
+    'saved_network',
+]
 
 SCOPES = ('mmengine', 'mmpretrain', 'mmcls', 'fgplugins')
 # where the parts of a classifier come from; other registered classes may read files, or run them
@@ -136,6 +143,12 @@ def saved_head(checkpoint: dict) -> str | None:
     """The type of the head that a checkpoint was trained with, where it says so."""
     head = _setting(checkpoint, 'model', 'head', 'type')
     return head.rsplit('.', 1)[-1] if isinstance(head, str) else None
+
+
+def saved_network(checkpoint: dict) -> str | None:
+    """The timm network that a checkpoint was trained on, where it says so."""
+    name = _setting(checkpoint, 'model', 'backbone', 'model_name')
+    return name if isinstance(name, str) else None
 
 
 def counts_iterations(checkpoint: dict) -> bool | None:
