@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fgplugins.methods.clan import CLAN, ContextAttention, CrossLayerRefinement
+from fgplugins.methods.fast import clan as fast
 from fgplugins.methods.fast.clan import Gram
 
 CHANNELS = (4, 6, 5)
@@ -170,8 +171,8 @@ def test_both_orders_of_the_relation_product_agree() -> None:
             gradients.append(
                 [out, *torch.autograd.grad(out.square().sum(), [*inputs, *module.parameters()])]
             )
-        for fast, slow in zip(*gradients, strict=True):
-            torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+        for cheap, printed in zip(*gradients, strict=True):
+            torch.testing.assert_close(cheap, printed, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,12 @@ def test_both_orders_of_the_relation_product_agree() -> None:
      ('non_local', 'embedded_gaussian')],
 )  # fmt: skip
 @pytest.mark.parametrize('sizes', [((5, 7), (2, 3)), ((6, 6), (6, 6)), ((9, 4), (1, 1))])
-def test_many_positions(sizes: tuple, context: str, relation: str) -> None:
+@pytest.mark.parametrize('pairs', [0, fast.PAIRS])
+def test_many_positions(
+    monkeypatch: pytest.MonkeyPatch, pairs: int, sizes: tuple, context: str, relation: str
+) -> None:
     """The forms for many positions equal the printed one: values and gradients."""
+    monkeypatch.setattr(fast, 'PAIRS', pairs)
     torch.manual_seed(0)
     top_channels = 6 if context == 'clca' else None
     module = ContextAttention(4, top_channels, 3, relation).double()
@@ -197,8 +202,8 @@ def test_many_positions(sizes: tuple, context: str, relation: str) -> None:
         results.append(
             [out, *torch.autograd.grad(out.square().sum(), [*used, *module.parameters()])]
         )
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+    for cheap, printed in zip(*results, strict=True):
+        torch.testing.assert_close(cheap, printed, atol=1e-10, rtol=1e-10)
     with torch.no_grad():
         torch.testing.assert_close(module(L, top), results[1][0], atol=1e-10, rtol=1e-10)
 
@@ -224,8 +229,9 @@ def test_many_positions_in_mixed_precision() -> None:
 
 
 @pytest.mark.parametrize('relation', ['dot', 'embedded_gaussian'])
-def test_no_map_of_all_pairs_is_made(relation: str) -> None:
+def test_no_map_of_all_pairs_is_made(monkeypatch: pytest.MonkeyPatch, relation: str) -> None:
     """Where there are many positions no tensor is larger than the features."""
+    monkeypatch.setattr(fast, 'PAIRS', 0)
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):

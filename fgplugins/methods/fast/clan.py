@@ -4,8 +4,8 @@ Eqs. 1 to 3 with fewer operations, whatever the number of positions n and channe
 
   * Relations of the dot product are associative: (theta^T phi) k / n = theta^T (phi k^T) / n. The
     cheaper order is taken by shape, so that no map is larger than min(n, C_int) squared.
-  * Softmax relations cost the same in every order. Where there are many positions, the map of all
-    pairs is made in blocks and never stored.
+  * Softmax relations cost the same in every order. Where the map of all pairs is large, it is made
+    in blocks and never stored; that takes a seventh product of it in a training step.
   * W_g is linear and up-sampling averages, so W_g is applied to the small map first.
   * theta(W_l l) is one linear map: W_l is folded into theta and phi and not applied to a map, where
     there are more positions than that takes.
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ['FastContextAttention', 'Gram', 'resize_matrices', 'upsample']
+
+# a map of all pairs with more numbers than this is made in blocks: 64 MB in float32
+PAIRS = 2**24
 
 
 def resize_matrices(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,12 +91,11 @@ class FastContextAttention(nn.Module):
         return self.W_y(y.unflatten(2, (H, W))) + L  # Eq. 3
 
     def _softmax_relation(self, theta: Tensor, phi: Tensor, k: Tensor) -> Tensor:
-        """Eqs. 2, 5 and 6: y (N, C_int, n) of maps with n positions.
-
-        All pairs cost as many operations at once as in blocks. Where there are many, kernels that
-        need theta, phi and k of one width make a block at a time.
-        """
-        if k.shape[2] > 2 * self.W_k.in_channels and theta.shape == k.shape:
+        """Eqs. 2, 5 and 6: y (N, C_int, n) of maps with n positions."""
+        N, _, n = k.shape
+        # kernels of blocks need theta, phi and k of one width; a compiled graph serves any batch
+        large = torch.compiler.is_compiling() or N * n * n > PAIRS
+        if large and n > 2 * self.W_k.in_channels and theta.shape == k.shape:
             # they read the channels of a position one after the other
             query, key, value = (
                 x.transpose(1, 2).contiguous().unsqueeze(1) for x in (theta, phi, k)
