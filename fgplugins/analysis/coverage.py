@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fgplugins.methods import get_method
+from fgplugins.methods import NoClassMap, get_method
 
 __all__ = [
     'CONTROL',
@@ -139,7 +139,10 @@ def exercise(
         maps = features(x)
     given = [f.shape[1] for f in maps]
     _demand(given == list(channels), f'maps of {given} channels, not {list(channels)}')
-    masks = attention(x)
+    try:
+        masks = attention(x)
+    except NoClassMap:  # it says so, and needs none to train or to test
+        return
     grids = [tuple(m.shape[2:]) for m in masks], [tuple(f.shape[2:]) for f in maps]
     _demand(grids[0] == grids[1], f'attention on the grids {grids[0]}, the maps are {grids[1]}')
     _demand(all(m.ndim == 4 and m.shape[0] == 1 for m in masks), 'attention of another rank')
