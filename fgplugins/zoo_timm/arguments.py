@@ -82,7 +82,7 @@ def explain_argument(message: str, cls: type[Method], method: str, backbone: str
     if not found:
         return message
     known = method_arguments(cls)
-    hint = did_you_mean(found[1], [*known, *OF_THE_MODEL])
+    hint = did_you_mean(found[1], known) or did_you_mean(found[1], OF_THE_MODEL)
     return (
         f'{method} on {backbone}: neither takes {found[1]!r}{hint} ({method} has '
         f'{", ".join(known) or "no arguments of its own"})'
