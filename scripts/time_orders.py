@@ -26,7 +26,12 @@ import torch
 from fgplugins.analysis.benchmark import method_step, share_weights
 from fgplugins.analysis.complexity import set_paper_order
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.analysis.timing import machine_record, median_ratio, paired_seconds
+from fgplugins.analysis.timing import (
+    add_timing_arguments,
+    machine_record,
+    median_ratio,
+    paired_seconds,
+)
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
@@ -101,15 +106,7 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument('--only', metavar='TEXT', help='only cases whose names contain this')
     parser.add_argument('--batches', type=int, nargs='+', default=BATCHES, metavar='N')
-    parser.add_argument('--rounds', type=int, default=7, help='pairs of timings, at least 5 (7)')
-    parser.add_argument(
-        '--seconds', type=float, default=0.1, help='how long the calls of a round take (0.1)'
-    )
-    parser.add_argument(
-        '--cpu-time',
-        action='store_true',
-        help="the process's time on the CPU instead of the clock's, where others share the machine",
-    )
+    add_timing_arguments(parser, 0.1)
     parser.add_argument('--threads', type=int, default=1, help='of the CPU (1)')
     parser.add_argument('--json', metavar='FILE', help='write the times and the machine there')
     args = parser.parse_args()

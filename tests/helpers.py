@@ -54,3 +54,22 @@ def classifier(head: dict, backbone: dict, **more: object) -> nn.Module:
 
     head = {'num_classes': 3, **head}
     return MODELS.build(dict(type='FineGrainedClassifier', backbone=backbone, head=head, **more))
+
+
+def assert_same_clan(parts: nn.Module, whole: nn.Module) -> None:
+    """`CLANNeck` before `MultiBranchHead` is the method clan, with the same weights."""
+    import torch
+    from mmpretrain.structures import DataSample
+
+    for p in whole.head.parameters():
+        nn.init.normal_(p, std=0.05)
+    parts.backbone.load_state_dict(whole.backbone.state_dict())
+    parts.neck.refinement.load_state_dict(whole.head.method.refinement.state_dict())
+    parts.head.classifier.load_state_dict(whole.head.method.classifier.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(parts(x), whole(x))
+    samples = [DataSample().set_gt_label(label) for label in (1, 4)]
+    ours, theirs = parts(x, samples, mode='loss'), whole(x, samples, mode='loss')
+    assert set(ours) == set(theirs)
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key])

@@ -13,6 +13,7 @@ from timm.models import get_model_input_config, save_for_hf
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError
+from fgplugins.networks.classifiers import ClassifierPlace
 from fgplugins.zoo_timm.checkpoints import read_checkpoint
 from fgplugins.zoo_timm.deploy import deploy
 from fgplugins.zoo_timm.loading import load_timm
@@ -333,3 +334,19 @@ def test_saved_arguments_say_which_head(tmp_path: Path) -> None:
         file.write_text(json.dumps(config))
         old = timm.create_model(f'local-dir:{tmp_path / name}')
         assert old.head == 'mean'
+
+
+def test_the_layers_of_a_classifier_are_named_where_they_are() -> None:
+    """timm leaves them out when it loads weights of another number of classes."""
+    both = ClassifierPlace(('head', 'head_dist'), ('head.linear', 'head_dist.linear'))
+    assert both.names_inside == ['0.linear', '1.linear']
+    assert ClassifierPlace(('head.fc',), ('head.fc',)).names_inside == ['']
+    deeper = ClassifierPlace(('head',), ('head.head.l', 'head.head_dist.l'))
+    assert deeper.names_inside == ['head.l', 'head_dist.l']
+    for name in ('levit_128s', 'repvit_m0_9', 'resnetv2_18'):
+        model = timm.create_model('gap', backbone=name, num_classes=3)
+        names = model.pretrained_cfg['classifier']
+        names = [names] if isinstance(names, str) else list(names)
+        state = model.state_dict()
+        assert len(set(names)) == len(names)
+        assert all(state[f'{n}.weight'].shape[0] == 3 for n in names)

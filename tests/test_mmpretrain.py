@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import timm
 import torch
+from helpers import assert_same_clan
 from helpers import classifier as build_classifier
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
@@ -184,18 +185,7 @@ def test_clan_as_neck_and_head_is_the_method(levels: tuple[int, ...]) -> None:
         )
     ).eval()
     assert parts.neck.out_channels == widths
-    for p in whole.head.parameters():
-        nn.init.normal_(p, std=0.05)
-    parts.backbone.load_state_dict(whole.backbone.state_dict())
-    parts.neck.refinement.load_state_dict(whole.head.method.refinement.state_dict())
-    parts.head.classifier.load_state_dict(whole.head.method.classifier.state_dict())
-    x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(parts(x), whole(x))
-    samples = [DataSample().set_gt_label(label) for label in (1, 4)]
-    ours, theirs = parts(x, samples, mode='loss'), whole(x, samples, mode='loss')
-    assert set(ours) == set(theirs)
-    for key in ours:
-        torch.testing.assert_close(ours[key], theirs[key])
+    assert_same_clan(parts, whole)
     with pytest.raises(ValueError, match=r'CLANNeck was built for in_channels'):
         parts.neck([torch.randn(1, 7, 4, 4)])
 

@@ -10,6 +10,7 @@ pytest.importorskip('mmpretrain')
 
 import timm
 import torch
+from helpers import assert_same_clan
 from helpers import classifier as build_classifier
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
@@ -98,18 +99,7 @@ def test_the_neck_passes_the_embedding_by(name: str) -> None:
             head=dict(type='MultiBranchHead', num_classes=5, in_channels=widths),
         )
     ).eval()
-    for p in whole.head.parameters():
-        nn.init.normal_(p, std=0.05)
-    parts.backbone.load_state_dict(whole.backbone.state_dict())
-    parts.neck.refinement.load_state_dict(whole.head.method.refinement.state_dict())
-    parts.head.classifier.load_state_dict(whole.head.method.classifier.state_dict())
-    x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(parts(x), whole(x))
-    samples = [DataSample().set_gt_label(label) for label in (1, 4)]
-    ours, theirs = parts(x, samples, mode='loss'), whole(x, samples, mode='loss')
-    assert set(ours) == set(theirs)
-    for key in ours:
-        torch.testing.assert_close(ours[key], theirs[key])
+    assert_same_clan(parts, whole)
 
 
 @pytest.mark.parametrize('name', ['resnet10t', 'test_efficientnet', 'test_convnext', 'vgg11'])

@@ -36,7 +36,7 @@ from fgplugins.analysis.forms import (
 )
 from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.analysis.timing import machine_record, median_ratio
+from fgplugins.analysis.timing import add_timing_arguments, machine_record, median_ratio
 from fgplugins.errors import UserError
 from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
@@ -75,15 +75,7 @@ def parse_args() -> argparse.Namespace:
         '--compile', action='store_true', help='through torch.compile, in one graph'
     )
     parser.add_argument('--threads', type=int, help="of the CPU (torch's choice)")
-    parser.add_argument('--rounds', type=int, default=7, help='pairs of timings, at least 5 (7)')
-    parser.add_argument(
-        '--seconds', type=float, default=0.3, help='how long the calls of a round take (0.3)'
-    )
-    parser.add_argument(
-        '--cpu-time',
-        action='store_true',
-        help="the process's time on the CPU instead of the clock's, where others share the machine",
-    )
+    add_timing_arguments(parser, 0.3)
     parser.add_argument(
         '--json', metavar='FILE', help='write times, counts and machine to this file'
     )

@@ -59,7 +59,9 @@ class ClassifierPlace:
         """Names of ``layers`` in the classifier that `take` gives; '' is itself."""
         found = []
         for layer in self.layers:
-            k, name = next((k, n) for k, n in enumerate(self.names) if layer.startswith(n))
+            # 'head' does not hold 'head_dist.linear'
+            holders = ((k, n) for k, n in enumerate(self.names) if f'{layer}.'.startswith(f'{n}.'))
+            k, name = next(holders)
             path = [str(k)] if len(self.names) > 1 else []
             found.append('.'.join([*path, *layer[len(name) :].split('.')[1:]]))
         return found

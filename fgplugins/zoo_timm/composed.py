@@ -121,8 +121,9 @@ class ComposedModel(nn.Module):
         self.feature_drop = nn.Dropout2d(0.0 if cls.embedding_classifier else self.drop_rate)
         self.head_hidden_size = self.embedding_channels or self.channels[-1]
         # of what forward_features gives
-        own = self.is_network and self.place is not None
-        self.num_features = self.backbone.num_features if own else self.head_hidden_size
+        self.num_features = (
+            self.backbone.num_features if self.has_own_head else self.head_hidden_size
+        )
         self.method = self._build_method(adapted.classifier, device, dtype)
         # attention that has no second derivative where it is fused
         self._fused = make_twice_differentiable(self.backbone) if cls.needs_gradient_path else []
@@ -134,6 +135,11 @@ class ComposedModel(nn.Module):
     def is_network(self) -> bool:
         """Whether it is the network that it stands on: its scores come from one map."""
         return self.method_class.is_network
+
+    @property
+    def has_own_head(self) -> bool:
+        """Whether it is that network with its own head, and not the mean of its last map."""
+        return self.is_network and self.place is not None
 
     @property
     def _model_args(self) -> dict[str, Any]:
@@ -239,7 +245,7 @@ class ComposedModel(nn.Module):
         """For ``torch.jit.script``: the network scripted, or the model traced, as in testing."""
         weight = next(self.parameters())
         example = weight.new_zeros(1, self.in_chans, *self.input_size)
-        if self.is_network and self.place is not None and self.num_classes:
+        if self.has_own_head and self.num_classes:
             classifier = self.method.get_submodule(self.method.embedding_classifier)
             parts = self.backbone, self.method.head_drop, classifier
             # whatever a network has that scripting does not take
@@ -265,7 +271,7 @@ class ComposedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor | list[Tensor]:
         """The network's final features; for methods that are more, the maps and the embedding."""
-        if self.is_network and self.place is not None:
+        if self.has_own_head:
             return self.backbone.forward_features(x)
         return self._as_features(self.read(x))
 
@@ -283,8 +289,8 @@ class ComposedModel(nn.Module):
         if self.is_network:
             if unpooled and not pre_logits:
                 return features
-            whole = self.place is not None
-            z = self.backbone.forward_head(features) if whole else features.mean(dim=(2, 3))
+            own = self.has_own_head
+            z = self.backbone.forward_head(features) if own else features.mean(dim=(2, 3))
             return self.method.network_scores(z) if self.num_classes and not pre_logits else z
         maps, embedding = features, {}
         if self.reading.embedding:
@@ -322,8 +328,7 @@ class ComposedModel(nn.Module):
         """
         wanted, _ = feature_take_indices(len(self.feature_info), indices)
         options = {'norm': norm, 'output_fmt': output_fmt, **kwargs}
-        own = self.is_network and self.place is not None
-        if intermediates_only or own:
+        if intermediates_only or self.has_own_head:
             return self.backbone.forward_intermediates(
                 x, indices=wanted, stop_early=stop_early, intermediates_only=intermediates_only,
                 **options,
