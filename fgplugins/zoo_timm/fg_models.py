@@ -231,13 +231,13 @@ def _register_generic(name: str, cls: type[Method]) -> None:
 
 def _register_preset(name: str, method: str, backbone: str, doc: str = '', **defaults: Any) -> None:
     doc = doc or f'{get_method(method).__name__} on {backbone}.'
-    _register(name, method, backbone, doc, **defaults)
+    _register(name, method, backbone, doc, probe=False, **defaults)  # these fit
 
 
 on_register(_register_generic)
 
 # the papers' own networks have no more than average pooling and a linear layer behind their maps
-PLAIN = {'head': 'mean', 'probe': False}
+PLAIN = {'head': 'mean'}
 
 # WARN, section 4.3: AD 3, AW 4 on CIFAR; section 4.4: fine-tuning the ImageNet network
 _register_preset('warn_wrn28_10', 'warn', 'wrn28_10', taps=3, heads=4, **PLAIN)
