@@ -14,7 +14,13 @@ from PIL import Image
 
 from fgplugins.data import images as image_files
 from fgplugins.data.classes import in_order_of
-from fgplugins.data.cluttered_digits import TEST_DIGITS, clutter, cluttered_digits, source_digits
+from fgplugins.data.cluttered_digits import (
+    TEST_DIGITS,
+    VAL_DIGITS,
+    clutter,
+    cluttered_digits,
+    source_digits,
+)
 from fgplugins.data.images import (
     check_decodable,
     check_readable,
@@ -68,11 +74,14 @@ def test_clutter_follows_the_recipe(distractors: int) -> None:
     assert np.abs(ours[0].astype(int) - theirs[0]).max() <= 1  # float32 rounding
 
 
-def test_train_and_test_digits_are_disjoint() -> None:
-    train, test = source_digits('train')[0], source_digits('test')[0]
-    assert len(test) == TEST_DIGITS and len(train) + len(test) == 1797
-    seen = {image.tobytes() for image in train}
-    assert not any(image.tobytes() in seen for image in test)
+def test_digits_of_the_splits_are_disjoint() -> None:
+    train, val, test = (source_digits(split)[0] for split in ('train', 'val', 'test'))
+    assert len(val) == VAL_DIGITS and len(test) == TEST_DIGITS
+    assert len(train) + len(val) + len(test) == 1797
+    digits = {image.tobytes() for split in (train, val, test) for image in split}
+    assert len(digits) == len({image.tobytes() for image in train}) + VAL_DIGITS + TEST_DIGITS
+    with pytest.raises(UserError, match="'train', 'val' or 'test'"):
+        source_digits('valid')
 
 
 def test_same_seed_same_images() -> None:
@@ -96,6 +105,10 @@ def test_mnist_files_are_taken_where_given(tmp_path: Path) -> None:
         (tmp_path / f'{stem}-labels-idx1-ubyte').write_bytes(idx(np.arange(5, dtype=np.uint8)))
     found, labels = source_digits('test', str(tmp_path))
     assert np.allclose(found * 255, images) and labels.tolist() == [0, 1, 2, 3, 4]
+    parts = [
+        source_digits.__wrapped__(split, str(tmp_path))[1].tolist() for split in ('train', 'val')
+    ]
+    assert sorted(parts[0] + parts[1]) == [0, 1, 2, 3, 4] and len(parts[1]) == 2
 
     (tmp_path / 'train-images-idx3-ubyte').write_bytes(b'\0\0\x08\x03 cut')
     with pytest.raises(UserError, match='cut short'):

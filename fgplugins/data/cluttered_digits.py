@@ -7,8 +7,8 @@ whole digit is added at a random place and clipped.
 
 Digits come from MNIST idx files where a folder of them is given, else from scikit-learn's
 ``load_digits`` (1,797 scans of 8 x 8 pixels, part of the package). Those are enlarged to the 20
-pixels that MNIST's digits have and centred in MNIST's 28 x 28 box. Train and test images are built
-from disjoint digits in both cases.
+pixels that MNIST's digits have and centred in MNIST's 28 x 28 box. Training, validation and test
+images are built from disjoint digits in both cases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from fgplugins.errors import UserError
 
 __all__ = ['clutter', 'cluttered_digits', 'source_digits']
 
-TEST_DIGITS = 500  # of the 1,797 in scikit-learn
+# of the 1,797 digits in scikit-learn
+TEST_DIGITS, VAL_DIGITS = 500, 200
+# of MNIST's 60,000 for training
+MNIST_VAL_DIGITS = 10000
+SPLITS = ('train', 'val', 'test')
 PATCH = 8
 
 
@@ -58,14 +62,14 @@ def source_digits(split: str, data_root: str = '') -> tuple[np.ndarray, np.ndarr
     """The digits that images are built from.
 
     Args:
-        split: 'train' | 'test'.
+        split: 'train' | 'val' | 'test'.
         data_root: folder of MNIST idx files; scikit-learn's digits if empty.
 
     Returns:
         Images (n, 28, 28) float32 in [0, 1] and labels (n,) int64.
     """
-    if split not in ('train', 'test'):
-        raise UserError(f"split={split!r}: must be 'train' or 'test'")
+    if split not in SPLITS:
+        raise UserError(f"split={split!r}: must be 'train', 'val' or 'test'")
     if data_root:
         folder = Path(data_root)
         if not folder.is_dir():
@@ -73,21 +77,36 @@ def source_digits(split: str, data_root: str = '') -> tuple[np.ndarray, np.ndarr
                 f'data root {data_root!r} is not a folder: give one with the four MNIST idx files, '
                 'or leave it out to use the digits that scikit-learn ships'
             )
-        stem = 'train' if split == 'train' else 't10k'
+        stem = 't10k' if split == 'test' else 'train'
         images = _read_idx(folder, f'{stem}-images-idx3-ubyte')
         labels = _read_idx(folder, f'{stem}-labels-idx1-ubyte')
         if len(images) != len(labels):
             raise UserError(f'{folder}: {len(images)} {stem} images but {len(labels)} labels')
+        if split != 'test':
+            chosen = _chosen(len(images), split, 0, MNIST_VAL_DIGITS)
+            images, labels = images[chosen], labels[chosen]
         return images.astype(np.float32) / 255, labels.astype(np.int64)
 
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))  # one split for everybody
-    chosen = order[:-TEST_DIGITS] if split == 'train' else order[-TEST_DIGITS:]
+    chosen = _chosen(len(images), split, TEST_DIGITS, VAL_DIGITS)
     small = torch.from_numpy(images[chosen].reshape(-1, 1, 8, 8) / 16)
     large = F.interpolate(small, size=(20, 20), mode='bilinear', align_corners=False)
     return F.pad(large, (4, 4, 4, 4))[:, 0].float().numpy(), labels[chosen].astype(np.int64)
+
+
+def _chosen(count: int, split: str, for_testing: int, for_validation: int) -> np.ndarray:
+    """Which of ``count`` digits a split has: one choice for everybody.
+
+    Validation gets no more than half of those that are not for testing.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    first_test = count - for_testing
+    first_val = first_test - min(for_validation, first_test // 2)
+    if split == 'test':
+        return order[first_test:]
+    return order[first_val:first_test] if split == 'val' else order[:first_val]
 
 
 def clutter(
@@ -96,7 +115,7 @@ def clutter(
     num_images: int,
     distractors: int = 8,
     canvas: int = 40,
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place one digit and ``distractors`` patches of others on each of ``num_images`` canvases.
 
@@ -150,6 +169,7 @@ def cluttered_digits(
     seed: int = 0,
     data_root: str = '',
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`clutter` on `source_digits`; train and test of a seed differ in digits and places."""
+    """`clutter` on `source_digits`; the splits of a seed differ in digits and places."""
     digits, labels = source_digits(split, data_root)
-    return clutter(digits, labels, num_images, distractors, canvas, 2 * seed + (split == 'test'))
+    places = {'train': 2 * seed, 'test': 2 * seed + 1, 'val': (2 * seed, 1)}[split]
+    return clutter(digits, labels, num_images, distractors, canvas, places)

@@ -79,7 +79,7 @@ class ClutteredDigits(BaseDataset):
     """Cluttered translated digits, made on the spot: see `fgplugins.data.cluttered_digits`.
 
     Args:
-        split: 'train' | 'test'.
+        split: 'train' | 'val' | 'test'.
         num_images: how many to make.
         distractors: D, patches of other digits an image.
         canvas: side in pixels.

@@ -1,4 +1,5 @@
-# Cluttered translated digits, made from scikit-learn's or (--data-root) MNIST's: WARN, section 4.1
+# Cluttered translated digits, made from scikit-learn's or (--data-root) MNIST's: WARN, section 4.1.
+# The three splits are made of different digits
 data_preprocessor = dict(num_classes=10, mean=[0.0], std=[255.0], to_rgb=False)
 
 pipeline = [
@@ -17,9 +18,14 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=1,
+    dataset=dict(split='val', num_images=2000, **dataset),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
     dataset=dict(split='test', num_images=5000, **dataset),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
