@@ -145,6 +145,41 @@ def test_a_component_that_starts_anew(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+# ---------------------------------------------------------------------------------------- --control
+
+
+@pytest.mark.parametrize(
+    ('name', 'lost'),
+    [
+        ('warn_mobilenetv2_cub', 'taps'),
+        ('clan_r50_cub', 'taps, inner_channels'),
+        ('art_r50_cub', 'view_size, RestrictionScheduleHook'),
+        ('att2_vgg_cifar10', 'taps, pool_first'),
+    ],
+)
+def test_the_control_of_any_config(name: str, lost: str, capsys: pytest.CaptureFixture) -> None:
+    plain, cfg = load_config(name), load_config(name, control=True)
+    method = plain.model.head.type
+    assert f'note: GAPHead in the place of {method}, whose {lost} is' in capsys.readouterr().out
+    assert cfg.model.head.type == 'GAPHead'
+    assert cfg.model.head.num_classes == plain.model.head.num_classes
+    assert cfg.model.head.get('multi_label') == plain.model.head.get('multi_label')
+    assert cfg.work_dir == f'{plain.work_dir}_control'
+    for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert cfg[key] == plain[key]
+    assert MODELS.build(cfg.model).head.method.is_network
+
+
+def test_what_the_control_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.head\.heads: GAPHead has no 'heads'"):
+        load_config('warn_mobilenetv2_cub', control=True, **{'model.head.heads': 2})
+    with pytest.raises(UserError, match='the place of the method: leave one of them out'):
+        load_config('warn_mobilenetv2_cub', control=True, **{'model.head.type': 'CLANHead'})
+    plain = derived(tmp_path, "model = dict(head=dict(_delete_=True, type='LinearClsHead'))")
+    with pytest.raises(UserError, match=r"--control: model\.head\.type='LinearClsHead'"):
+        load_config(plain, control=True)
+
+
 @pytest.mark.parametrize(
     ('place', 'kind', 'lost'),
     [

@@ -2,6 +2,7 @@
 
 python tools/train.py configs/warn_cnn_digits.py
 python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained --control
 python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --backbone convnext_tiny
 """
 
@@ -58,6 +59,11 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME',
         help="any network of timm in place of the config's: its levels, mean and deviation, and "
         'its size of images where it takes one only',
+    )
+    parser.add_argument(
+        '--control',
+        action='store_true',
+        help="train the network itself by the config's recipe, without its method",
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
