@@ -121,7 +121,9 @@ def check_run(cfg: Config, args: argparse.Namespace, weights: dict[str, Tensor] 
     if not resumed:
         initial_weights.check_initial_weights(cfg, model, weights, args.pretrained)
     if checkpoint:
-        checkpoints.check_checkpoint(content, checkpoint, model, complete=resumed)
+        left_out = () if resumed else cfg.get('pretrained_leaves_out') or ()
+        complete = resumed or bool(left_out)
+        checkpoints.check_checkpoint(content, checkpoint, model, complete, left_out=left_out)
     return resumed and resuming.is_finished(cfg, content['meta'], checkpoint)
 
 
