@@ -1,4 +1,4 @@
-# CRA-CNN, Table 1, ResNet-101 on Stanford Cars; Table 3 by tools/test.py --uncropped
+# CRA-CNN, Table 1, ResNet-101, Cars; Table 3: tools/test.py --uncropped; tests every epoch
 _base_ = './art_r50_cars.py'
 
 model = dict(backbone=dict(depth=101))

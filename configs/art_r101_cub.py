@@ -1,4 +1,4 @@
-# CRA-CNN, Table 1, ResNet-101; Table 2 by tools/test.py --uncropped
+# CRA-CNN, Table 1, ResNet-101, CUB; Table 2: tools/test.py --uncropped; tests every epoch
 _base_ = './art_r50_cub.py'
 
 model = dict(backbone=dict(depth=101))

@@ -1,5 +1,5 @@
-# art on ResNet-110, by the control's recipe: both views have the image's size, since half of it is
-# too little to recognise anything
+# art on ResNet-110, by the control's recipe; tests every epoch
+# Both views have the image's size, since half of it is too little to recognise anything
 _base_ = './gap_r110_cifar10.py'
 
 model = dict(head=dict(type='ARTHead', view_size=32))

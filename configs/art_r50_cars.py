@@ -1,4 +1,4 @@
-# CRA-CNN, Table 1, ResNet-50 on Stanford Cars; Table 3 by tools/test.py --uncropped
+# CRA-CNN, Table 1, ResNet-50, Cars; Table 3: tools/test.py --uncropped; tests every epoch
 _base_ = [
     '_base_/datasets/cars_short_448.py',
     '_base_/schedules/art.py',

@@ -1,4 +1,4 @@
-# CRA-CNN, Table 1, ResNet-50; Table 2 is tested on whole images: tools/test.py --uncropped
+# CRA-CNN, Table 1, ResNet-50, CUB; Table 2: tools/test.py --uncropped; tests every epoch
 _base_ = [
     '_base_/datasets/cub_short_448.py',
     '_base_/schedules/art.py',

@@ -1,4 +1,4 @@
-# att2's baseline VGG-PAN (appendix A.2): layer 10 gated on its way up, attention at layer 13
+# att2, Table 1, "VGG-PAN" (appendix A.2): layer 10 gated, attention at layer 13; tests every epoch
 _base_ = './att2_vgg_1level_cifar100.py'
 
 model = dict(backbone=dict(progressive=True))

@@ -1,4 +1,4 @@
-# att2, appendix A.2 and A.3: RN-att2 on ResNet-164, CIFAR-100
+# att2, appendix A.2 and A.3: RN-att2 on ResNet-164, CIFAR-100; tests every epoch
 _base_ = './att2_resnet164_cifar10.py'
 
 model = dict(head=dict(num_classes=100))

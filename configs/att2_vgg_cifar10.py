@@ -1,5 +1,5 @@
-# att2, Table 1, (VGG-att2)-concat-pc; other rows by --cfg-options, as
-#   model.head.compat=dp, model.head.classify=indep
+# att2, Table 1, (VGG-att2)-concat-pc; tests every epoch
+# Other rows by --cfg-options, as model.head.compat=dp, model.head.classify=indep
 _base_ = [
     '_base_/datasets/cifar_flip.py',
     '_base_/schedules/att2_vgg.py',

@@ -1,4 +1,4 @@
-# att2, Table 1, (VGG-att2)-concat-pc, CIFAR-100
+# att2, Table 1, (VGG-att2)-concat-pc, CIFAR-100; tests every epoch
 _base_ = './att2_vgg_cifar10.py'
 
 model = dict(head=dict(num_classes=100))

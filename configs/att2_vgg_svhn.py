@@ -1,4 +1,4 @@
-# att2, Table 2, SVHN: (VGG-att2)-concat-pc, initial rate 0.1 (appendix A.3)
+# att2, Table 2, SVHN: (VGG-att2)-concat-pc, initial rate 0.1 (appendix A.3); tests every epoch
 _base_ = [
     '_base_/datasets/svhn.py',
     '_base_/schedules/att2_vgg.py',

@@ -1,4 +1,4 @@
-# CLAN in two scales on ResNet-50 (Table 6)
+# CLAN in two scales on ResNet-50 (Table 6); tests every epoch
 _base_ = [
     '_base_/datasets/cars_448.py',
     '_base_/schedules/clan.py',

@@ -1,4 +1,4 @@
-# CLAN in two scales on ResNet-50 (Table 6): conv4_x and conv5_x, C_int = 512
+# CLAN in two scales on ResNet-50 (Table 6): conv4_x and conv5_x, C_int = 512; tests every epoch
 _base_ = [
     '_base_/datasets/fine_grained_448.py',
     '_base_/schedules/clan.py',

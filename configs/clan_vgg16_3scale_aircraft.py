@@ -1,4 +1,4 @@
-# CLAN in three scales on VGG-16 (Table 6): conv4_3, conv5_2 and the last pooling
+# CLAN in three scales on VGG-16 (Table 6): conv4_3, conv5_2 and the last pooling; tests every epoch
 _base_ = './clan_vgg16_aircraft.py'
 
 model = dict(head=dict(taps=3))

@@ -1,4 +1,4 @@
-# CLAN in two scales on VGG-16 with batch normalisation (Table 6)
+# CLAN in two scales on VGG-16 with batch normalisation (Table 6); tests every epoch
 _base_ = './clan_vgg16_cub.py'
 
 model = dict(head=dict(num_classes=100))

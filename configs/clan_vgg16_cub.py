@@ -1,4 +1,5 @@
-# CLAN in two scales on VGG-16 with batch normalisation (Table 6): conv5_2 and the last pooling
+# CLAN in two scales on VGG-16 (Table 6): conv5_2 and the last pooling; tests every epoch
+# With batch normalisation, by Table 5.
 _base_ = [
     '_base_/datasets/fine_grained_448.py',
     '_base_/schedules/clan_vgg.py',

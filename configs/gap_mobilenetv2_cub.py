@@ -1,4 +1,4 @@
-# The control on a small backbone, for a CPU. Weights of timm's mobilenetv2_100: --pretrained FILE
+# The control on a small backbone, for a CPU. Weights of timm's mobilenetv2_100: --pretrained
 _base_ = [
     '_base_/datasets/cub_160.py',
     '_base_/schedules/finetune_small.py',

@@ -1,4 +1,4 @@
-# The control of siou and art on ResNet-110
+# The control of siou and art on ResNet-110; tests every epoch
 _base_ = [
     '_base_/datasets/cifar_crop.py',
     '_base_/schedules/cifar_resnet.py',

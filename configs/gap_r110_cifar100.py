@@ -1,4 +1,4 @@
-# ICASC, Table 2, "ResNet-110": the control
+# ICASC, Table 2, "ResNet-110": the control; tests every epoch
 _base_ = './gap_r110_cifar10.py'
 
 model = dict(head=dict(num_classes=100))

@@ -1,4 +1,4 @@
-# The control of CLAN's configs: ResNet-50 by the same recipe
+# The control of CLAN's configs: ResNet-50 by the same recipe; tests every epoch
 _base_ = './clan_r50_cub.py'
 
 model = dict(

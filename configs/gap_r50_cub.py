@@ -1,4 +1,4 @@
-# The control: ResNet-50 fine-tuned with WARN's recipe
+# The control: ResNet-50 fine-tuned with WARN's recipe; tests every epoch
 _base_ = [
     '_base_/datasets/cub_224.py',
     '_base_/schedules/finetune_warn.py',

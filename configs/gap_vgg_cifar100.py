@@ -1,4 +1,4 @@
-# att2's baseline VGG-GAP: the same network, its last map averaged
+# att2's baseline VGG-GAP: the same network, its last map averaged; tests every epoch
 _base_ = './att2_vgg_cifar100.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# ICASC, Table 5, "ResNet-101 + A_ch"
+# ICASC, Table 5, "ResNet-101 + A_ch"; tests every epoch
 _base_ = './siou_r50_cub.py'
 
 model = dict(backbone=dict(depth=101))

@@ -1,4 +1,5 @@
-# ICASC, Table 3, "ResNet-18 + A_ch", 60 training images a category; 30 of them by --cfg-options
+# ICASC, Table 3, "ResNet-18 + A_ch", 60 training images a category; tests every epoch
+# 30 of them by --cfg-options
 #   train_dataloader.dataset.train_per_class=30
 # and A_px by model.head.kind=pixel
 _base_ = [

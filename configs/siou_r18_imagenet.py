@@ -1,4 +1,4 @@
-# ICASC, Table 4, "ResNet-18 + A_ch"; "+ tenCrop" by tools/test.py --tta
+# ICASC, Table 4, "ResNet-18 + A_ch"; "+ tenCrop" by tools/test.py --tta; tests every epoch
 _base_ = [
     '_base_/datasets/imagenet_224.py',
     '_base_/schedules/imagenet_resnet.py',

@@ -1,4 +1,4 @@
-# ICASC, Table 6, "ResNet-18 + A_px": several classes an image, multi-label soft margin
+# ICASC, Table 6, "ResNet-18 + A_px": several classes an image; tests every epoch
 _base_ = [
     '_base_/datasets/voc2012_224.py',
     '_base_/schedules/siou_cosine.py',

@@ -1,11 +1,10 @@
-# ICASC, Table 5, "ResNet-50 + A_ch": 448 x 448 images, random crops and mirrors
+# ICASC, Table 5, "ResNet-50 + A_ch": 448 x 448 images; tests every epoch
 _base_ = [
-    '_base_/datasets/fine_grained_448.py',
+    '_base_/datasets/icasc_448.py',
     '_base_/schedules/siou_cub.py',
     '_base_/default_runtime.py',
 ]
 
-train_dataloader = dict(batch_size=10)
 model = dict(
     type='FineGrainedClassifier',
     backbone=dict(type='ResNet', depth=50, out_indices=(2, 3)),

@@ -1,4 +1,5 @@
-# WARN, Table 1, row "28 3 4": AD = 3, AW = 4. In-block dropout as in the rows marked with it:
+# WARN, Table 1, row "28 3 4": AD = 3, AW = 4; tests every epoch
+# In-block dropout as in the rows marked with it:
 #   --cfg-options model.backbone.block_drop_rate=0.3
 _base_ = [
     '_base_/datasets/cifar10.py',

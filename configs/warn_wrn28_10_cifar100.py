@@ -1,4 +1,4 @@
-# WARN, Table 1, row "28 3 4", CIFAR-100
+# WARN, Table 1, row "28 3 4", CIFAR-100; tests every epoch
 _base_ = './warn_wrn28_10_cifar10.py'
 
 model = dict(head=dict(num_classes=100))

@@ -1,0 +1,8 @@
+# Adience, eight groups of ages (WARN, section 4.1): five folds, of which one is tested on. The figure of
+# the paper is the mean over fold=0 ... 4, set in all three data sets
+_base_ = './cub_224.py'
+
+data_preprocessor = dict(num_classes=8)
+train_dataloader = dict(dataset=dict(data_root='data/adience', label='age', fold=0))
+val_dataloader = dict(dataset=dict(data_root='data/adience', label='age', fold=0))
+test_dataloader = dict(dataset=dict(data_root='data/adience', label='age', fold=0))

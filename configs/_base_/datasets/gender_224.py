@@ -1,0 +1,8 @@
+# Adience, two genders (WARN, section 4.1): five folds, of which one is tested on. The figure of
+# the paper is the mean over fold=0 ... 4, set in all three data sets
+_base_ = './cub_224.py'
+
+data_preprocessor = dict(num_classes=2)
+train_dataloader = dict(dataset=dict(data_root='data/adience', label='gender', fold=0))
+val_dataloader = dict(dataset=dict(data_root='data/adience', label='gender', fold=0))
+test_dataloader = dict(dataset=dict(data_root='data/adience', label='gender', fold=0))

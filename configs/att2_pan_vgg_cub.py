@@ -1,0 +1,7 @@
+# att2, Table 2, row "VGG-PAN" (appendix A.2): layer 10 gated, attention at layer 13; tests every epoch
+_base_ = './att2_vgg_cub.py'
+
+model = dict(backbone=dict(progressive=True), head=dict(taps=1))
+pretrained_hint = (
+    'train att2_pan_vgg_cifar100, then --pretrained work_dirs/att2_pan_vgg_cifar100/epoch_300.pth'
+)

@@ -1,0 +1,5 @@
+# CLAN, Table 6, "ResNet-101", by the recipe of CLAN; tests every epoch
+_base_ = './gap_r50_448_cars.py'
+
+model = dict(backbone=dict(depth=101))
+pretrained_weights = 'torchvision://resnet101'

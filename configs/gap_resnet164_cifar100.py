@@ -1,0 +1,4 @@
+# att2, Table 1, row "RN-164"; ICASC, Table 2, "ResNet (pre-activation)"; tests every epoch
+_base_ = './att2_resnet164_cifar100.py'
+
+model = dict(head=dict(_delete_=True, type='GAPHead', num_classes=100))

@@ -1,0 +1,12 @@
+# WARN, Table 3, Food; tests every epoch
+_base_ = [
+    '_base_/datasets/food_224.py',
+    '_base_/schedules/finetune_warn.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    type='FineGrainedClassifier',
+    backbone=dict(type='TimmNetwork', model_name='wide_resnet50_2.tv_in1k'),
+    head=dict(type='WARNHead', num_classes=100, taps=3, heads=4),
+)
