@@ -1,5 +1,5 @@
-# att2, Table 2, CUB (appendix A.1, Table 4): birds cropped by their boxes, 80 x 80, no normalisation
-# of colours: values between 0 and 1 (official code). Flips, as for CIFAR.
+# att2, Table 2, CUB (appendix A.1, Table 4): birds cropped by their boxes, 80 x 80. Colours are not
+# normalised: values between 0 and 1 (official code). Flips, as for CIFAR.
 _base_ = './cub_224.py'
 
 data_preprocessor = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])

@@ -1,5 +1,5 @@
-# ICASC, section 4.2: images resized to 448 x 448 for training and testing; random crops and mirrors in
-# training. It does not say what is cropped: here 448 x 448 of 512 x 512, as for the other methods
+# ICASC, section 4.2: images resized to 448 x 448 for training and testing; random crops and mirrors
+# in training. It does not say what is cropped: here 448 x 448 of 512 x 512, as for other methods
 _base_ = './fine_grained_448.py'
 
 test_pipeline = [
