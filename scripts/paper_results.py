@@ -72,9 +72,7 @@ DROPOUT = 'model.backbone.block_drop_rate=0.3'
 CLCA = 'model.head.spatial=False'
 WARN_NOTE = 'the printed figures are best test epochs (official logs)'
 SECONDS = 'parameters and GFlop: docs/complexity.md; seconds: tools/benchmark.py'
-TRANSFER = (
-    'trained by these; missing: features, ZCA whitening and the linear SVM (C = 1, five folds)'
-)
+TRANSFER = 'trained by these; missing: features, ZCA whitening and the linear SVM (C = 1, 5 folds)'
 
 
 def branches(label: str, names: str, *printed: str) -> Row:

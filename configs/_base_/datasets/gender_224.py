@@ -1,5 +1,5 @@
-# Adience, two genders (WARN, section 4.1): five folds, of which one is tested on. The paper's figure
-# is the mean over fold=0 ... 4, set in all three data sets
+# Adience, two genders (WARN, section 4.1): five folds, of which one is tested on. The paper's
+# figure is the mean over fold=0 ... 4, set in all three data sets
 _base_ = './cub_224.py'
 
 data_preprocessor = dict(num_classes=2)
