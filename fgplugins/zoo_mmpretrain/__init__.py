@@ -35,7 +35,7 @@ from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
 from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook  # noqa: E402
 from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork  # noqa: E402
-from fgplugins.zoo_mmpretrain.transforms import CornerCrop, LoadImage  # noqa: E402
+from fgplugins.zoo_mmpretrain.transforms import CornerCrop, CropToBox, LoadImage  # noqa: E402
 
 __all__ = [
     'AttentionConsistencyLoss',
@@ -46,6 +46,7 @@ __all__ = [
     'ClutteredDigits',
     'ContrastiveReinforcementLoss',
     'CornerCrop',
+    'CropToBox',
     'EpochSeedHook',
     'FineGrainedClassifier',
     'FineGrainedImages',
