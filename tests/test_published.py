@@ -663,8 +663,8 @@ def test_folds_of_adience(tmp_path: Path, folder: str, label: str) -> None:
 
 AGE_CLASSES = {
     '(0, 2)': 0, '2': 0, '3': None, '(8, 12)': 2, '(8, 13)': 2, '13': 2, '(8,12)': 2,
-    '(8, 23)': None, '(27, 32)': 4, '35': None, '(38, 42)': 5, '(38, 48)': None, '45': None, '57': None,
-    '(60, 100)': 7, 'None': None, '': None, '101': None, '(25, 32': None,
+    '(8, 23)': None, '(27, 32)': 4, '35': None, '(38, 42)': 5, '(38, 48)': None, '45': None,
+    '57': None, '(60, 100)': 7, 'None': None, '': None, '101': None, '(25, 32': None,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ check_installation()
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
+from fgplugins.zoo_mmpretrain.colour_normalisation import LocalContrastYUV  # noqa: E402
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
 from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: E402
 from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
@@ -52,6 +53,7 @@ __all__ = [
     'FineGrainedImages',
     'FiniteGradientHook',
     'LoadImage',
+    'LocalContrastYUV',
     'MaskDiversityLoss',
     'MethodHead',
     'MultiBranchHead',

@@ -18,7 +18,7 @@ from fgplugins.methods.base import Given
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
-from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
+from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr, picture_pipeline
 from fgplugins.zoo_mmpretrain.running import checkpoints, configs
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
@@ -138,6 +138,10 @@ def _image_reader(
             return Compose([TRANSFORMS.build(step) for step in steps])
 
     @functools.cache
+    def pictures() -> Compose | None:
+        return picture_pipeline(pipeline())
+
+    @functools.cache
     def blue_first() -> bool:
         return gives_bgr(pipeline(), bool(model.data_preprocessor.to_rgb))
 
@@ -145,6 +149,8 @@ def _image_reader(
         packed = pipeline()({'img_path': str(path)})
         batch = {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
         inputs = model.data_preprocessor(batch, training=False)['inputs']
+        if pictures() is not None:
+            return as_rgb(pictures()({'img_path': str(path)})['inputs'], bgr=True), inputs
         return as_rgb(packed['inputs'], blue_first()), inputs
 
     return read_image
