@@ -48,6 +48,9 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {'gates': False},
         {'gate_norm': True, 'mix': 'prob'},
         {'heads': 8, 'kernel_size': 1, 'base_grad': 0.1},
+        {'global_gates': 'linear', 'head_gates': False},
+        {'global_gates': 'sigmoid', 'gate_norm': True},
+        {'global_gates': 'mean', 'output_init': 'zero', 'mask_init': 'zero'},
     ],
 }
 VARIANTS = [(name, options) for name in list_methods() for options in OPTIONS.get(name, [{}])]
