@@ -40,6 +40,8 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {'context': 'gap'},
         {'mask': 'sigmoid', 'pooling': 'max'},
         {'pooling': 'avg', 'inner_channels': 8},
+        {'spatial': False},
+        {'average': 'probabilities'},
     ],
     'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')] + [{'multi_label': True}],
     'warn': [

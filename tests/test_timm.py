@@ -427,6 +427,16 @@ class TestTask:
         assert isinstance(task, timm.task.ClassificationTask)
 
 
+def test_clan_without_clsa_trains_nothing_of_it() -> None:
+    """The rows "CLCA" of the paper's Tables 1 and 2, from the preset."""
+    model = timm.create_model('clan_resnet50', num_classes=4, spatial=False)
+    assert not [name for name, _ in model.named_parameters() if 'spatial' in name or 'clsa' in name]
+    terms = LossStep(model)(torch.randn(2, 3, 64, 64), torch.tensor([0, 3]))
+    assert set(terms) == {'ce_mid1', 'ce_top'}
+    with pytest.raises(ValueError, match=r"branches=\['clsa'\].*spatial=False has no clsa"):
+        timm.create_model('clan_resnet50', num_classes=4, spatial=False, branches=['clsa'])
+
+
 def launch(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, '-m', 'fgplugins.zoo_timm.train', *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)

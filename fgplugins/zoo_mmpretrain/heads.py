@@ -208,6 +208,8 @@ class MultiBranchHead(ClsHead):
         in_channels: channels of what is classified, in order: mid-level maps, the top map or the
             embedding, the CLSA map.
         branches: which of 'mid1' ... 'top', 'clsa' predict; all if None. All are trained.
+        spatial: with a CLSA map, as `CLANNeck` has or has not.
+        average: what the prediction is the mean of: 'logits' | 'probabilities'.
         topk: for MMPretrain's metrics.
         init_cfg: mmengine's initialisation.
     """
@@ -217,19 +219,34 @@ class MultiBranchHead(ClsHead):
         num_classes: int,
         in_channels: Sequence[int],
         branches: Sequence[str] | None = None,
+        spatial: bool = True,
+        average: str = 'logits',
         topk: int | tuple[int, ...] = (1,),
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(topk=topk, init_cfg=init_cfg)
         del self.loss_module
         self.num_classes = num_classes
-        self.classifier = BranchClassifiers(in_channels, num_classes, branches)
+        self.spatial = spatial
+        self.classifier = BranchClassifiers(in_channels, num_classes, branches, spatial, average)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """Each map (N, C, H, W), pooled to (N, C); an embedding (N, D) in place of the top one."""
+        """Each map (N, C, H, W), pooled to (N, C); an embedding (N, D) in place of the top one.
+
+        Raises:
+            ValueError: for another number of maps than there are branches.
+        """
         maps, embedding = split_embedding(feats)
+        names = self.classifier.names
+        if len(maps) != len(names):
+            raise ValueError(
+                f'MultiBranchHead has the branches {", ".join(names)}, it was given {len(maps)} '
+                f'maps: set spatial={self.spatial} in CLANNeck, too'
+            )
         pooled = [f.mean(dim=(2, 3)) for f in maps]
-        return pooled if embedding is None else [*pooled[:-2], embedding, pooled[-1]]
+        if embedding is not None:
+            pooled[names.index('top')] = embedding
+        return pooled
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Scores (N, Y)."""
