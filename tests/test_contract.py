@@ -25,7 +25,7 @@ CLASSES = 5
 
 # of our methods, which also hold on maps as large as a trained network's
 OPTIONS: dict[str, list[dict[str, object]]] = {
-    'gap': [{}],
+    'gap': [{}, {'multi_label': True}],
     'art': [{}, {'transform': 'stn'}, {'normalize': False}],
     'att2': [
         {'compat': c, 'mask': m, **more}
@@ -43,7 +43,8 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {'spatial': False},
         {'average': 'probabilities'},
     ],
-    'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')] + [{'multi_label': True}],
+    'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')]
+    + [{'multi_label': True}, {'detach_mask': True}],
     'warn': [
         {},
         {'mask': 'sigmoid', 'diversity': 1.0},

@@ -237,6 +237,7 @@ class TestDeploying:
 
     @pytest.mark.parametrize('head', [
         dict(type='SIoUHead'), dict(type='ARTHead'), dict(type='SIoUHead', multi_label=True),
+        dict(type='GAPHead', multi_label=True),
     ])  # fmt: skip
     def test_mmpretrain(self, zoo: ModuleType, head: dict) -> None:
         from mmengine.config import Config
@@ -283,7 +284,13 @@ def test_losses_alone_are_the_methods_terms(zoo: ModuleType) -> None:
     )
     mask = siou.resize_mask(siou.target_region(siou.normalized(A)), inner)
     expected = siou.attention_consistency(siou.normalized(inner), mask).mean()
-    torch.testing.assert_close(loss('AttentionConsistencyLoss')(inner, A), 2 * expected)
+    last = A.clone().requires_grad_()
+    value = loss('AttentionConsistencyLoss')(inner, last)
+    torch.testing.assert_close(value, 2 * expected)
+    assert torch.autograd.grad(value, last)[0].any()
+    value = loss('AttentionConsistencyLoss', detach_mask=True)(inner.requires_grad_(), last)
+    torch.testing.assert_close(value, 2 * expected)
+    assert torch.autograd.grad(value, last, allow_unused=True)[0] is None
     gamma = 3 * torch.randn(4, 4)
     expected = art.attention_restriction(gamma).mean()
     torch.testing.assert_close(loss('AttentionRestrictionLoss')(gamma), 2 * expected)
@@ -292,18 +299,30 @@ def test_losses_alone_are_the_methods_terms(zoo: ModuleType) -> None:
     torch.testing.assert_close(loss('ContrastiveReinforcementLoss')(f, g), 2 * expected)
 
 
-def test_several_labels_in_the_zoo(zoo: ModuleType) -> None:
+@pytest.mark.parametrize('method', ['SIoU', 'GAP'])
+def test_several_labels_in_the_zoo(method: str, zoo: ModuleType) -> None:
     from mmpretrain.structures import DataSample
 
-    model = classifier(dict(type='SIoUHead', num_classes=4, multi_label=True), RESNET)
+    model = classifier(dict(type=f'{method}Head', num_classes=4, multi_label=True), RESNET)
     x = torch.randn(2, 3, 64, 64)
     samples = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label([1])]
     losses = model(x, samples, mode='loss')
-    assert set(losses) == {
-        'loss_soft_margin', 'loss_siou_inner', 'loss_siou_last', 'loss_consistency'
-    }  # fmt: skip
+    of_siou = {'loss_siou_inner', 'loss_siou_last', 'loss_consistency'}
+    assert set(losses) == {'loss_soft_margin', *(of_siou if method == 'SIoU' else ())}
     sum(losses.values()).backward()
     model.eval()
     for sample, scores in zip(model(x, mode='predict'), model(x), strict=True):
         torch.testing.assert_close(sample.pred_score, scores.sigmoid())
         assert sample.pred_label.tolist() == (scores > 0).nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize('method', ['SIoU', 'GAP', 'WARN'])
+def test_labels_that_nobody_said_are_several_are_refused(method: str, zoo: ModuleType) -> None:
+    """Also where their number is that of the images."""
+    from mmpretrain.structures import DataSample
+
+    model = classifier(dict(type=f'{method}Head', num_classes=4, taps=2), RESNET)
+    for labels, count in ((([0, 2], [1]), 2), (([], [1, 3]), 0)):
+        samples = [DataSample().set_gt_label(torch.tensor(y, dtype=torch.long)) for y in labels]
+        with pytest.raises(ValueError, match=rf'an image has {count} labels: set head.multi_label'):
+            model(torch.randn(2, 3, 64, 64), samples, mode='loss')

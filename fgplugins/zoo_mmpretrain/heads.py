@@ -28,12 +28,22 @@ __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
 def stack_targets(
     data_samples: list[DataSample], num_classes: int, multi_label: bool = False
 ) -> Tensor:
-    """Labels (N,), or (N, Y) where there are several or Mixup or its kin has made scores."""
+    """Labels (N,), or (N, Y) where there are several or Mixup or its kin has made scores.
+
+    Raises:
+        ValueError: for an image of several classes, or none, without ``multi_label``.
+    """
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score.float() for sample in data_samples])
     if multi_label:
         labels = [label_to_onehot(sample.gt_label, num_classes) for sample in data_samples]
         return torch.stack(labels).float()
+    several = [n for sample in data_samples if (n := sample.gt_label.numel()) != 1]
+    if several:
+        raise ValueError(
+            f'an image has {several[0]} labels: set head.multi_label=True, which GAPHead and '
+            'SIoUHead have, or give every image one label'
+        )
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
