@@ -112,8 +112,9 @@ class Att2(Method):
         mask: 'softmax' (Eq. 1) | 'sigmoid'.
         norm: BatchNorm and ReLU, and ``dropout``, before the classifier (official code).
         dropout: rate, also before the global branch's linear layer; 0.5 in the official code.
-        pool_first: how g is made where it is: with a 2 x 2 max-pooling before each convolution of the
-            `GlobalBranch`, as in the attention VGG; without, they are at the last level's resolution.
+        pool_first: how g is made where it is: with a 2 x 2 max-pooling before each convolution of
+            the `GlobalBranch`, as in the attention VGG; without, these are at the last level's
+            resolution.
         branch_dropout: rate after each convolution of the global branch; 0.4 in the official code.
 
     Raises:

@@ -7,10 +7,11 @@ names. Third parties' methods become heads the same way, when they are registere
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.evaluation import Accuracy
+from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from fgplugins.methods import Method, on_register
 from fgplugins.methods.base import Given
 from fgplugins.methods.clan import BranchClassifiers
+from fgplugins.networks import gates
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.backbone_maps import is_vector, split_embedding
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
@@ -146,16 +148,20 @@ class MethodHead(ClsHead):
         return self.method(features, **named)
 
     def show(
-        self, network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, **asked: object
+        self, classifier: BaseClassifier, inputs: Tensor, **asked: object
     ) -> tuple[Tensor, list[Tensor]]:
-        """Scores (N, Y) and masks per level of preprocessed images.
+        """Scores (N, Y) and masks per level of preprocessed images, the network's gates first.
 
         Args:
-            network: gives what `forward` takes.
+            classifier: whose head this is.
             inputs: (N, channels, H, W).
             **asked: of the method's `questions`.
         """
-        return self.method.show(lambda x: self.given(network(x)), inputs, **asked)
+
+        def read(x: Tensor) -> Given:
+            return self.given(classifier.extract_feat(x))
+
+        return gates.show(self.method, classifier.backbone, read, inputs, **asked)
 
     def _get_predictions(
         self, cls_score: Tensor, data_samples: list[DataSample] | None

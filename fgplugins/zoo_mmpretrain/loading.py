@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError
 from fgplugins.methods.base import Given
+from fgplugins.networks.gates import gates_of
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
@@ -117,10 +118,12 @@ def load_classifier(
         (channels, *pipeline_size(pipeline)),
         features if has_method else None,
         model.head.method if has_method else None,
+        functools.partial(head.show, model) if has_method else None,
         _image_reader(model, pipeline),
         list(classes) if classes else None,
         cfg,
         views,
+        gates=len(gates_of(model.backbone)) if has_method else 0,
     )
 
 

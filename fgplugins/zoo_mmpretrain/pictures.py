@@ -13,7 +13,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from fgplugins.methods import NoClassMap
-from fgplugins.utils.drawing import draw_attention
+from fgplugins.networks.gates import gates_of
+from fgplugins.utils.drawing import attention_titles, draw_attention
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr
@@ -105,13 +106,14 @@ def draw_samples(
         for sample in samples:
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            scores, masks = model.head.show(model.extract_feat, inputs)
+            scores, masks = model.head.show(model, inputs)
             label = int(scores.argmax(dim=1))
             images.append(as_rgb(sample['inputs'], bgr))
             maps.append([level[0].float().cpu().numpy() for level in masks])
             truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
             captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
-    draw_attention(images, maps, captions, path)
+    titles = attention_titles(maps[0], len(gates_of(model.backbone)))
+    draw_attention(images, maps, captions, path, titles=titles)
 
 
 register(HOOKS, AttentionMapHook)
