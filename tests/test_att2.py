@@ -173,7 +173,8 @@ def test_pooling_first_ends_in_one_vector_at_any_size() -> None:
         ({'compat': 'mlp'}, "compat='mlp'"),
         ({'classify': 'sum'}, "classify='sum'"),
         ({'mask': 'relu'}, "mask='relu'"),
-        ({'dropout': 1.0}, r'dropout=1\.0'),
+        ({'dropout': 1.0}, r'Att2: dropout=1\.0'),
+        ({'branch_dropout': -0.1}, r'branch_dropout=-0\.1: must be at least 0'),
     ],
 )
 def test_wrong_values_are_named(wrong: dict, message: str) -> None:
@@ -251,9 +252,36 @@ def test_what_lies_before_the_classifier() -> None:
         nn.init.constant_(norm.weight, 0.1)
         dropped = whole.train()(torch.randn(4000, C, dtype=torch.float64)) == 0
         assert dropped.double().mean().item() == pytest.approx(0.75, abs=0.03)
-    branch = Att2([64], 3, compat='dp', dropout=0.75).global_branch
-    rates = [m.p for m in branch if isinstance(m, nn.Dropout)]
-    assert rates == [0.75]
+
+
+@pytest.mark.parametrize('pool_first', [False, True])
+def test_dropout_and_eps_of_the_global_branch(pool_first: bool) -> None:
+    """The official code's: 0.4 behind each convolution's ReLU, eps 1e-3."""
+    switches = {'compat': 'dp', 'dropout': 0.75, 'pool_first': pool_first}
+    for given, rate in (
+        ({}, 0.4),
+        ({'branch_dropout': 0.25}, 0.25),
+        ({'branch_dropout': 0.0}, 0.0),
+    ):
+        branch = Att2([64], 3, **switches, **given).global_branch
+        assert [m.p for m in branch.modules() if isinstance(m, nn.Dropout)] == [rate, rate, 0.75]
+        kinds = [type(m).__name__ for m in branch.modules() if not list(m.children())]
+        pool = ['MaxPool2d'] if pool_first else []
+        block = [*pool, 'Conv2d', 'BatchNorm2d', 'ReLU', 'Dropout']
+        assert kinds == [*block, *block, 'AdaptiveMaxPool2d', 'Flatten', 'Dropout', 'Linear']
+    assert {m.eps for m in branch.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+
+
+@pytest.mark.parametrize(
+    ('pool_first', 'places'), [(False, (0, 1, 3, 4, 9)), (True, (1, 2, 5, 6, 11))]
+)
+def test_names_of_the_global_branch_stay(pool_first: bool, places: tuple[int, ...]) -> None:
+    """Checkpoints from before it had dropout have these."""
+    branch = Att2([4], 3, compat='dp', pool_first=pool_first).global_branch
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
+    expected = {f'{i}.{k}' for i in places for k in ('weight', 'bias')}
+    expected |= {f'{i}.{k}' for i in (places[1], places[3]) for k in statistics}
+    assert set(branch.state_dict()) == expected
 
 
 def test_loss_is_the_mean_cross_entropy() -> None:

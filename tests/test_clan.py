@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from helpers import loop_softmax
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -102,7 +103,9 @@ def loop_map(module: torch.nn.Module, L: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def loop_clan(model: CLAN, features: list[Tensor]) -> list[dict[str, Tensor]]:
+def loop_clan(
+    model: CLAN, features: list[Tensor], spatial: bool = True, embedding: Tensor | None = None
+) -> list[dict[str, Tensor]]:
     """Every branch's scores, image by image."""
     results = []
     for n in range(len(features[0])):
@@ -111,15 +114,26 @@ def loop_clan(model: CLAN, features: list[Tensor]) -> list[dict[str, Tensor]]:
         for module, L in zip(model.refinement.context, mid, strict=True):
             gap = isinstance(module, torch.nn.Identity)
             refined.append(L if gap else loop_clca(module, L, top))
-        clsa = [
-            loop_resize(loop_map(m, L), *top.shape[1:]) * top
-            for m, L in zip(model.refinement.spatial, refined, strict=True)
-        ]  # Eq. 9
-        maps = [*refined, top, torch.cat(clsa)]  # Eq. 11
+        maps, names = [*refined, top], [f'mid{s + 1}' for s in range(len(mid))] + ['top']
+        if spatial:
+            clsa = [
+                loop_resize(loop_map(m, L), *top.shape[1:]) * top
+                for m, L in zip(model.refinement.spatial, refined, strict=True)
+            ]  # Eq. 9
+            maps, names = [*maps, torch.cat(clsa)], [*names, 'clsa']  # Eq. 11
         pooled = [m.flatten(1).mean(dim=1) for m in maps]
-        names = model.classifier.names
+        if embedding is not None:
+            pooled[len(mid)] = embedding[n]
         results.append({k: model.classifier.fc[k](v) for k, v in zip(names, pooled, strict=True)})
     return results
+
+
+def loop_average(branches: list[list[float]], average: str) -> list[float]:
+    """The prediction for one image, from the scores of each branch that predicts."""
+    if average == 'probabilities':
+        branches = [loop_softmax(scores) for scores in branches]
+    mean = [sum(column) / len(branches) for column in zip(*branches, strict=True)]
+    return [math.log(p) for p in mean] if average == 'probabilities' else mean
 
 
 def small(taps: int = 3, seed: int = 0, **switches: object) -> tuple[CLAN, list[Tensor]]:
@@ -143,6 +157,9 @@ SWITCHES = [
     {'pooling': 'max', 'mask': 'sigmoid'},
     {'inner_channels': 30},  # more than the positions: the other order of the product
     {'inner_channels': 1},
+    {'spatial': False},
+    {'spatial': False, 'context': 'gap', 'taps': 2},
+    {'average': 'probabilities'},
 ]
 
 
@@ -150,13 +167,81 @@ SWITCHES = [
 def test_equations(switches: dict) -> None:
     model, features = small(**switches)
     ours = model.branch_scores(features)
-    for n, theirs in enumerate(loop_clan(model, features)):
+    predictions = []
+    for n, theirs in enumerate(loop_clan(model, features, switches.get('spatial', True))):
         assert list(ours) == list(theirs)
         for name in ours:
             torch.testing.assert_close(ours[name][n], theirs[name], atol=1e-10, rtol=0)
-    mean = torch.stack(list(ours.values())).mean(dim=0)
-    torch.testing.assert_close(model(features), mean, atol=1e-12, rtol=0)
+        scores = [theirs[name].tolist() for name in theirs]
+        predictions.append(loop_average(scores, switches.get('average', 'logits')))
+    mean = torch.tensor(predictions, dtype=torch.float64)
+    torch.testing.assert_close(model(features), mean, atol=1e-10, rtol=0)
     torch.testing.assert_close(model.forward_paper(features), mean, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize('spatial', [True, False])
+@pytest.mark.parametrize('average', ['logits', 'probabilities'])
+def test_equations_with_an_embedding(spatial: bool, average: str) -> None:
+    """Of another width than the top map, which it stands in for in its branch alone."""
+    model, features = small(spatial=spatial, average=average, embedding_channels=7)
+    z = torch.randn(2, 7, dtype=torch.float64)
+    expected = [
+        loop_average([s.tolist() for s in scores.values()], average)
+        for scores in loop_clan(model, features, spatial, z)
+    ]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    for form in (model.forward, model.forward_paper):
+        torch.testing.assert_close(form(features, embedding=z), expected, atol=1e-10, rtol=0)
+
+
+def test_without_clsa_there_is_nothing_of_it() -> None:
+    """No parameter, no branch, no term, no map; the rest draws the same weights."""
+    states = []
+    for spatial in (True, False):
+        torch.manual_seed(0)
+        states.append(CrossLayerRefinement(CHANNELS, spatial=spatial).state_dict())
+    kept = {k: v for k, v in states[0].items() if not k.startswith('spatial')}
+    assert list(kept) == list(states[1]) and len(kept) < len(states[0])
+    assert all(torch.equal(kept[k], states[1][k]) for k in kept)
+    model, features = small(spatial=False)
+    assert not [k for k in model.state_dict() if 'spatial' in k or 'clsa' in k]
+    assert set(model.loss(features, torch.tensor([0, 2]))) == {'ce_mid1', 'ce_mid2', 'ce_top'}
+    assert [m.shape[1] for m in model.refinement(features)] == list(CHANNELS)
+    full, _ = small()
+    full.load_state_dict({**full.state_dict(), **model.state_dict()})
+    ours, theirs = model.branch_scores(features), full.branch_scores(features)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_top_level_without_any_map_is_an_empty_stack() -> None:
+    """Without CLSA, of an embedding that does not depend on positions."""
+    model, features = small(spatial=False, embedding_channels=7)
+    z = torch.randn(2, 7, dtype=torch.float64)
+    shapes = [tuple(m.shape) for m in model.attention(features, embedding=z)]
+    assert shapes == [(2, 1, 4, 6), (2, 1, 4, 3), (2, 0, 2, 3)]
+
+
+def test_averaged_probabilities_are_probabilities() -> None:
+    """Of any branches; losses are those of each branch, whatever is averaged."""
+    model, features = small(average='probabilities', branches=['mid1', 'clsa'])
+    p = model(features).exp()
+    torch.testing.assert_close(p.sum(dim=1), torch.ones(2, dtype=torch.float64))
+    scores = model.branch_scores(features)
+    expected = (scores['mid1'].softmax(dim=1) + scores['clsa'].softmax(dim=1)) / 2
+    torch.testing.assert_close(p, expected, atol=1e-12, rtol=0)
+    other, _ = small(branches=['mid1', 'clsa'])
+    target = torch.tensor([0, 2])
+    terms = [m.loss(features, target) for m in (model, other)]
+    assert list(terms[0]) == list(terms[1])
+    assert all(torch.equal(terms[0][k], terms[1][k]) for k in terms[0])
+
+
+def test_no_probability_is_lost_where_every_branch_is_sure() -> None:
+    """Logits of thousands have probabilities that no number holds."""
+    model, _ = small(average='probabilities')
+    scores = {name: torch.tensor([[4e3, 0.0, -4e3]]) for name in model.classifier.names}
+    expected = torch.tensor([[0.0, -4e3, -8e3]])
+    torch.testing.assert_close(model.classifier.predict(scores), expected)
 
 
 def test_both_orders_of_the_relation_product_agree() -> None:
@@ -290,11 +375,13 @@ def test_a_uniform_map_is_average_pooling() -> None:
     torch.testing.assert_close(scores, expected, atol=1e-12, rtol=0)
 
 
-def test_attention_is_clsa_and_grad_cam() -> None:
+@pytest.mark.parametrize('spatial', [True, False])
+def test_attention_is_clsa_and_grad_cam(spatial: bool) -> None:
     """Grad-CAM of a branch, by autograd: ReLU(sum_c mean_x(d score / d L_c) L_c), times n."""
-    model, features = small()
+    model, features = small(spatial=spatial)
     maps = model.attention(features)
-    assert [m.shape[1] for m in maps] == [2, 2, 3]  # M and CAM; two R(M) and CAM
+    # M and CAM; two R(M) and CAM
+    assert [m.shape[1] for m in maps] == ([2, 2, 3] if spatial else [1, 1, 1])
     predicted = model(features).argmax(dim=1)
     refined = [L.detach().requires_grad_() for L in model.refinement.refine(features)]
     levels = [*refined, features[-1].requires_grad_()]
@@ -304,7 +391,7 @@ def test_attention_is_clsa_and_grad_cam() -> None:
         alpha = torch.autograd.grad(score, L)[0].mean(dim=(2, 3))
         cam = torch.einsum('nc,nchw->nhw', alpha, L).relu() * L.shape[2] * L.shape[3]
         torch.testing.assert_close(maps[s][:, -1], cam, atol=1e-12, rtol=1e-10)
-        if name != 'top':
+        if spatial and name != 'top':
             M = model.refinement.spatial[s](L)
             expected = (M - M.amin(dim=(2, 3), keepdim=True))[:, 0]
             torch.testing.assert_close(maps[s][:, 0], expected, atol=1e-12, rtol=1e-10)
@@ -337,6 +424,10 @@ def test_parameters_of_the_papers_block() -> None:
         ({'branches': ['mid3']}, 'choose from mid1, mid2, top, clsa'),
         ({'branches': []}, 'choose from'),
         ({'context': 'non_local', 'relation': 'gaussian'}, 'not in the paper'),
+        ({'spatial': False, 'pooling': 'avg'}, "pooling='avg'.*spatial=False has no map of Eq. 8"),
+        ({'spatial': False, 'mask': 'sigmoid'}, "mask='sigmoid': spatial=False has no map"),
+        ({'spatial': False, 'branches': ['clsa']}, r'choose from mid1, mid2, top \(spatial=False'),
+        ({'average': 'votes'}, "average='votes': must be 'logits' or 'probabilities'"),
     ],
 )
 def test_wrong_values_are_named(wrong: dict, message: str) -> None:
@@ -352,7 +443,7 @@ def test_defaults() -> None:
     model, features = small()
     spelt = CLAN(
         CHANNELS, 3, inner_channels=None, relation='dot', context='clca', pooling='avg_max',
-        mask='none', branches=None,
+        mask='none', branches=None, spatial=True, average='logits',
     ).double()  # fmt: skip
     spelt.load_state_dict(model.state_dict())
     assert torch.equal(spelt(features), model(features))

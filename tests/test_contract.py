@@ -25,7 +25,7 @@ CLASSES = 5
 
 # of our methods, which also hold on maps as large as a trained network's
 OPTIONS: dict[str, list[dict[str, object]]] = {
-    'gap': [{}],
+    'gap': [{}, {'multi_label': True}],
     'art': [{}, {'transform': 'stn'}, {'normalize': False}],
     'att2': [
         {'compat': c, 'mask': m, **more}
@@ -40,14 +40,20 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {'context': 'gap'},
         {'mask': 'sigmoid', 'pooling': 'max'},
         {'pooling': 'avg', 'inner_channels': 8},
+        {'spatial': False},
+        {'average': 'probabilities'},
     ],
-    'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')] + [{'multi_label': True}],
+    'siou': [{'kind': k} for k in ('channel', 'pixel', 'gradcam')]
+    + [{'multi_label': True}, {'detach_mask': True}],
     'warn': [
         {},
         {'mask': 'sigmoid', 'diversity': 1.0},
         {'gates': False},
         {'gate_norm': True, 'mix': 'prob'},
         {'heads': 8, 'kernel_size': 1, 'base_grad': 0.1},
+        {'global_gates': 'linear', 'head_gates': False},
+        {'global_gates': 'sigmoid', 'gate_norm': True},
+        {'global_gates': 'mean', 'output_init': 'zero', 'mask_init': 'zero'},
     ],
 }
 VARIANTS = [(name, options) for name in list_methods() for options in OPTIONS.get(name, [{}])]

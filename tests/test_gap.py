@@ -15,9 +15,9 @@ from fgplugins.methods.gap import GAP
 C, CLASSES = 4, 3
 
 
-def small() -> tuple[GAP, list[Tensor]]:
+def small(**switches: object) -> tuple[GAP, list[Tensor]]:
     """With a lower map beside the one that is read."""
-    method = GAP([2, C], CLASSES).double()
+    method = GAP([2, C], CLASSES, **switches).double()
     for p in method.parameters():
         nn.init.normal_(p)
     sizes = ((2, 5, 4), (C, 3, 2))
@@ -61,6 +61,39 @@ def test_loss_is_the_mean_cross_entropy() -> None:
     p = [loop_softmax(loop_scores(method, F))[y] for F, y in zip(features[-1], target, strict=True)]
     assert set(terms) == {'ce'}
     assert float(terms['ce']) == pytest.approx(-sum(map(math.log, p)) / 3, abs=1e-10)
+
+
+def test_several_labels_are_trained_by_the_soft_margin() -> None:
+    """Of every class on its own: -(t log sigmoid(s) + (1 - t) log(1 - sigmoid(s))), the mean."""
+    method, features = small(multi_label=True)
+    assert method.multi_label and not GAP.multi_label
+    target = [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    total = 0.0
+    for F, labels in zip(features[-1], target, strict=True):
+        for s, t in zip(loop_scores(method, F), labels, strict=True):
+            p = 1 / (1 + math.exp(-s))
+            total -= math.log(p if t else 1 - p)
+    terms = method.loss(features, torch.tensor(target))
+    assert set(terms) == {'soft_margin'}
+    assert float(terms['soft_margin']) == pytest.approx(total / 9, abs=1e-10)
+
+
+def test_several_labels_with_an_embedding() -> None:
+    method = GAP([2, C], CLASSES, 7, multi_label=True).double()
+    features, z = small()[1], torch.randn(3, 7, dtype=torch.float64)
+    target = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+    s = method.classifier(z)
+    loss = nn.functional.binary_cross_entropy_with_logits(s, target.double())
+    torch.testing.assert_close(method.loss(features, target, embedding=z)['soft_margin'], loss)
+
+
+def test_a_class_of_several_labels_is_trained_as_such() -> None:
+    class Labels(GAP):
+        multi_label = True
+
+    assert set(Labels([C], CLASSES).loss([torch.randn(2, C, 3, 2)], torch.eye(3)[:2])) == {
+        'soft_margin'
+    }
 
 
 def test_size_and_order_of_positions_do_not_matter() -> None:

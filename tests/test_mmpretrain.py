@@ -169,23 +169,25 @@ def test_the_zoos_own_heads_still_work() -> None:
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
+@pytest.mark.parametrize('spatial', [True, False])
 @pytest.mark.parametrize('levels', [(2, 3), (1, 2, 3)])
-def test_clan_as_neck_and_head_is_the_method(levels: tuple[int, ...]) -> None:
+def test_clan_as_neck_and_head_is_the_method(levels: tuple[int, ...], spatial: bool) -> None:
     backbone = dict(type='ResNet', depth=18, out_indices=levels)
     channels = [128, 256, 512][-len(levels) :]
-    whole = classifier(dict(type='CLANHead', taps=len(levels)), backbone).eval()
-    neck = dict(type='CLANNeck', in_channels=channels)
-    widths = (*channels, 512 * (len(levels) - 1))
+    switches = {} if spatial else dict(spatial=False)
+    of_head = {**switches, 'average': 'logits' if spatial else 'probabilities'}
+    whole = classifier(dict(type='CLANHead', taps=len(levels), **of_head), backbone).eval()
+    neck = dict(type='CLANNeck', in_channels=channels, **switches)
+    widths = (*channels, 512 * (len(levels) - 1)) if spatial else tuple(channels)
+    head = dict(type='MultiBranchHead', num_classes=5, in_channels=widths, **of_head)
     parts = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=backbone,
-            neck=neck,
-            head=dict(type='MultiBranchHead', num_classes=5, in_channels=widths),
-        )
+        dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
     ).eval()
     assert parts.neck.out_channels == widths
     assert_same_clan(parts, whole)
+    maps = [torch.randn(1, C, 4, 4) for C in widths]
+    with pytest.raises(ValueError, match=rf'MultiBranchHead has .*set spatial={spatial} in CLAN'):
+        parts.head(tuple(maps[1:]))
     with pytest.raises(ValueError, match=r'CLANNeck was built for in_channels'):
         parts.neck([torch.randn(1, 7, 4, 4)])
 

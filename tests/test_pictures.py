@@ -179,7 +179,9 @@ class TestColours:
         from fgplugins.zoo_mmpretrain import pictures
 
         drawn: list[np.ndarray] = []
-        monkeypatch.setattr(pictures, 'draw_attention', lambda images, *_: drawn.extend(images))
+        monkeypatch.setattr(
+            pictures, 'draw_attention', lambda images, *_, **__: drawn.extend(images)
+        )
         dataset = dataset_of(zoo, tmp_path / 'data', PIPELINES[name])
         model = small_model(zoo)
         model.data_preprocessor.to_rgb = to_rgb  # whatever the settings suggest
@@ -281,7 +283,9 @@ class TestAfterTraining:
 
         given = self.given(zoo, tmp_path, small_model(zoo))
         model, drawn = given['model'], []
-        monkeypatch.setattr(pictures, 'draw_attention', lambda images, maps, *_: drawn.append(maps))
+        monkeypatch.setattr(
+            pictures, 'draw_attention', lambda images, maps, *_, **__: drawn.append(maps)
+        )
         averages = EMAHook()
         averages.before_run(SimpleNamespace(model=model))
         run_after_training(tmp_path, **given)

@@ -176,6 +176,62 @@ def test_gradients(kind: str, term: str) -> None:
     assert torch.autograd.gradcheck(value, weights, eps=1e-7, atol=1e-5)
 
 
+def naive_loss(
+    net: Net, method: SIoU, images: Tensor, target: Tensor, detach: bool
+) -> tuple[Tensor, Tensor]:
+    """Eqs. 3, 4 and 6 to 8 image by image, by plain autograd through the whole network."""
+    features = net(images)
+    scores = method.classifier(features[1].mean(dim=(2, 3)))
+    separation, consistency = [], []
+    for n, t in enumerate(target.tolist()):
+        wrong = max((c for c in range(CLASSES) if c != t), key=lambda c: float(scores[n, c]))
+        A = {}
+        for level, c in itertools.product((0, 1), (t, wrong)):
+            F_n, (dF,) = features[level][n], torch.autograd.grad(
+                scores[n, c], features[level], create_graph=True
+            )  # fmt: skip
+            alpha = dF[n].clamp_min(0).sum(dim=(1, 2)) / F_n[0].numel()  # Eq. 3
+            a = (alpha[:, None, None] * F_n).sum(dim=0).clamp_min(0)  # Eq. 4
+            A[level, c] = a / a.max()
+        last = A[1, t]
+        mask = 1 / (1 + torch.exp(-method.omega * (last - method.sigma * last.max())))  # Eq. 7
+        mask = mask.detach() if detach else mask
+        size = features[0].shape[2:]
+        grown = F.interpolate(mask[None, None], size, mode='bilinear')[0, 0]
+        for level, inside in ((0, grown), (1, mask)):
+            T, C = A[level, t], A[level, wrong]
+            separation.append(2 * (torch.minimum(T, C) * inside).sum() / (T + C).sum())  # Eq. 6
+        consistency.append(1 - (A[0, t] * grown).sum() / A[0, t].sum())  # Eq. 8
+    return sum(separation) / len(target), sum(consistency) / len(target)
+
+
+@pytest.mark.parametrize('detach', [False, True])
+def test_gradients_through_the_mask(detach: bool) -> None:
+    """Left in or cut, to the naive form's digits; the values are the same either way."""
+    net, method, images, target = small(seed=1, omega=5.0, detach_mask=detach)
+    terms = method.loss(net(images), target)
+    weights = [net.lower.weight, net.upper.weight, method.classifier.weight]
+    ours = {
+        'separation': terms['siou_inner'] + terms['siou_last'],
+        'consistency': terms['consistency'],
+    }
+    for name, naive, other in zip(
+        ours,
+        naive_loss(net, method, images, target, detach),
+        naive_loss(net, method, images, target, not detach),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours[name], naive, atol=1e-10, rtol=0)
+        torch.testing.assert_close(ours[name], other, atol=1e-10, rtol=0)
+        found, expected, others = (
+            torch.autograd.grad(value, weights, retain_graph=True)
+            for value in (ours[name], naive, other)
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+        assert any((a - b).abs().max() > 1e-4 for a, b in zip(found, others, strict=True))
+
+
 class _Loss(nn.Module):
     def __init__(self, method: SIoU) -> None:
         super().__init__()
@@ -392,6 +448,7 @@ def test_defaults() -> None:
     spelt = SIoU(
         [C_IN, C_LAST], CLASSES, kind='channel', omega=100.0, sigma=0.55, alpha=1.0,
         inner_weight=1.0, last_weight=1.0, consistency_weight=1.0, multi_label=False,
+        detach_mask=False,
     ).double()  # fmt: skip
     spelt.load_state_dict(method.state_dict())
     ours, theirs = (m.loss(net(images), target) for m in (method, spelt))

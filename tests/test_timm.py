@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -23,6 +25,7 @@ from fgplugins.analysis.loading import load_model
 from fgplugins.analysis.module_counters import count_layers
 from fgplugins.errors import UserError
 from fgplugins.methods import NoClassMap, get_method
+from fgplugins.methods.art import RestrictionSchedule
 from fgplugins.networks.levels import choose_levels
 from fgplugins.zoo_timm import train
 from fgplugins.zoo_timm.checkpoints import data_config, read_checkpoint
@@ -427,6 +430,16 @@ class TestTask:
         assert isinstance(task, timm.task.ClassificationTask)
 
 
+def test_clan_without_clsa_trains_nothing_of_it() -> None:
+    """The rows "CLCA" of the paper's Tables 1 and 2, from the preset."""
+    model = timm.create_model('clan_resnet50', num_classes=4, spatial=False)
+    assert not [name for name, _ in model.named_parameters() if 'spatial' in name or 'clsa' in name]
+    terms = LossStep(model)(torch.randn(2, 3, 64, 64), torch.tensor([0, 3]))
+    assert set(terms) == {'ce_mid1', 'ce_top'}
+    with pytest.raises(ValueError, match=r"branches=\['clsa'\].*spatial=False has no clsa"):
+        timm.create_model('clan_resnet50', num_classes=4, spatial=False, branches=['clsa'])
+
+
 def launch(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, '-m', 'fgplugins.zoo_timm.train', *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -513,6 +526,7 @@ parser = argparse.ArgumentParser()
 for option in ('data-dir', 'model', 'resume', 'output'):
     parser.add_argument('--' + option, default='')
 parser.add_argument('--num-classes', type=int)
+parser.add_argument('--epochs', type=int, default=1)
 parser.add_argument('--img-size', type=int)
 parser.add_argument('--model-kwargs', nargs='*', default={}, action=utils.ParseKwargs)
 args = parser.parse_args()
@@ -523,9 +537,14 @@ task = ClassificationTask(model=model, criterion=torch.nn.CrossEntropyLoss())
 optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), 0.01)
 if args.resume:
     resume_task_checkpoint(task, args.resume, optimizer=optimizer)
-for x, y in loader:
-    loss = task(x, y)['loss']
-loss.backward()
+for epoch in range(args.epochs):
+    if hasattr(loader.dataset, 'set_epoch'):
+        loader.dataset.set_epoch(epoch)
+    for x, y in loader:
+        terms = task(x, y)
+    if args.epochs > 1:
+        print(epoch, 'restriction' in terms)
+terms['loss'].backward()
 optimizer.step()
 saver = utils.CheckpointSaver(model, optimizer, args, checkpoint_dir=args.output, task=task)
 saver.save_checkpoint(0, 1.0)
@@ -540,10 +559,13 @@ def trained(
     """Run the launcher in this process, on a script with timm's own steps."""
     (tmp_path / 'train.py').write_text(SCRIPT)
 
-    def run(*arguments: str, model: str = 'warn', classes: int = 3) -> str:
+    def run(
+        *arguments: str, model: str = 'warn', classes: int = 3, before: tuple[str, ...] = ()
+    ) -> str:
         given = ['--model', model, '--num-classes', str(classes), '--output', str(tmp_path)]
         given += ['--img-size', '64', '--model-kwargs', 'backbone=test_resnet']
-        monkeypatch.setattr(sys, 'argv', ['train', str(tmp_path / 'train.py'), *given, *arguments])
+        command = ['train', *before, str(tmp_path / 'train.py'), *given, *arguments]
+        monkeypatch.setattr(sys, 'argv', command)
         with monkeypatch.context() as patch:
             for module, name in (
                 (timm.data, 'create_dataset'),
@@ -577,6 +599,41 @@ class TestLauncher:
             trained('--data-dir', root, '--resume', last, model='gap')
         with pytest.raises(UserError, match=r'--num-classes 3'):
             trained('--data-dir', root, classes=4)
+
+    def test_restriction_schedule(self, trained: Callable, tmp_path: Path) -> None:
+        """One epoch with L_res, two without, two with it: the data hear of epochs, the task too."""
+        root = str(image_folder(tmp_path / 'a', {'train': 2, 'test': 1}))
+        arguments = ['--data-dir', root, '--epochs', '4']
+        told = trained(*arguments, model='art', before=('--restriction-schedule', '1', '2'))
+        lines = ['0 True', '1 False', '2 False', '3 True', '6 3']
+        assert told.split('\n') == lines
+        assert 'False' not in trained(*arguments, model='art')
+        with pytest.raises(UserError, match='warn has no attention restriction; it is for art'):
+            trained(*arguments, before=('--restriction-schedule', '1', '2'))
+        for wrong in (('1',), ('1', '0'), ('1', 'x')):
+            with pytest.raises(UserError, match=r'--restriction-schedule 1 .*: give two whole'):
+                trained(*arguments, before=('--restriction-schedule', *wrong))
+
+    def test_loading_processes_are_not_sent_the_task(self) -> None:
+        """And data that count epochs themselves are still told."""
+        data = Counting()
+        epochs = train._Epochs(RestrictionSchedule())
+        made = epochs.create_dataset(SimpleNamespace(create_dataset=lambda: data))
+        epochs.task = Counting()
+        made.set_epoch(3)
+        assert data.epoch == epochs.task.epoch == 3
+        copy = pickle.loads(pickle.dumps(made))
+        copy.set_epoch(4)
+        assert (copy.epoch, data.epoch, epochs.task.epoch) == (4, 3, 3)
+
+
+class Counting:
+    """Whatever is told which epoch begins."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
 
 # ------------------------------------------------------------------------------------------ tools

@@ -12,11 +12,12 @@ from helpers import classifier
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fgplugins.errors import UserError
 from fgplugins.methods import art, siou
 from fgplugins.utils.probing import check_gradient_path
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy as deploy_timm
-from fgplugins.zoo_timm.task import LossStep, MethodTask
+from fgplugins.zoo_timm.task import LossStep, MethodTask, classification_task
 
 METHODS = ['siou', 'art']
 RESNET = dict(type='ResNet', depth=18, out_indices=(2, 3))
@@ -188,10 +189,45 @@ class TestSecondStream:
             states.append('restriction' not in model.regularizer.left_out)
         assert states == [True] * 2 + [False] * 3 + [True] * 3 + [False]
         model.regularizer = None
-        with pytest.raises(ValueError, match='it is for ARTHead'):
+        with pytest.raises(ValueError, match=r'with ARTHead has no attention restriction'):
             hook.before_train_epoch(SimpleNamespace(epoch=0, model=model))
         with pytest.raises(ValueError, match='period=0'):
             zoo.HOOKS.build(dict(type='RestrictionScheduleHook', period=0))
+
+    @pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_schedule_of_a_task(self, compiled: bool) -> None:
+        """The same epochs as in MMPretrain's hook, through whatever wraps the loss."""
+        model = small_step('art').model
+        schedule = art.RestrictionSchedule(2, 3)
+        task = MethodTask(model, verbose=False, restriction_schedule=schedule).double()
+        if compiled:
+            task.compile(backend='eager')
+        x, y = batch(2)
+        with pytest.raises(UserError, match=r'which epoch it is: call task\.set_epoch\(epoch\)'):
+            task(x, y)
+        epochs = (0, 2) if compiled else range(9)
+        found = []
+        for epoch in epochs:
+            task.set_epoch(epoch)
+            found.append('restriction' in task(x, y))
+        states = [True] * 2 + [False] * 3 + [True] * 3 + [False]
+        assert found == [states[epoch] for epoch in epochs]
+        resumed = MethodTask(model, verbose=False, restriction_schedule=schedule).double()
+        resumed.set_epoch(3)
+        assert 'restriction' not in resumed(x, y)
+
+    def test_schedules_that_nobody_can_keep(self) -> None:
+        paper = art.RestrictionSchedule()
+        assert [epoch for epoch in (0, 49, 50, 94, 95, 139, 140) if paper.is_on(epoch)] == [
+            0, 49, 95, 139
+        ]  # fmt: skip
+        for wrong in ({'begin': -1}, {'period': 0}):
+            with pytest.raises(ValueError, match='begin must be at least 0, period at least 1'):
+                art.RestrictionSchedule(**wrong)
+        with pytest.raises(ValueError, match='siou has no attention restriction; it is for art'):
+            MethodTask(small_step('siou').model, verbose=False, restriction_schedule=paper)
+        with pytest.raises(ValueError, match='ResNet has no attention restriction'):
+            classification_task(timm.create_model('resnet10t'), restriction_schedule=paper)
 
     def test_views_take_the_size_of_networks_that_have_only_one(self) -> None:
         model = timm.create_model('art', backbone='vit_tiny_patch16_224', img_size=48)
@@ -237,6 +273,7 @@ class TestDeploying:
 
     @pytest.mark.parametrize('head', [
         dict(type='SIoUHead'), dict(type='ARTHead'), dict(type='SIoUHead', multi_label=True),
+        dict(type='GAPHead', multi_label=True),
     ])  # fmt: skip
     def test_mmpretrain(self, zoo: ModuleType, head: dict) -> None:
         from mmengine.config import Config
@@ -283,7 +320,13 @@ def test_losses_alone_are_the_methods_terms(zoo: ModuleType) -> None:
     )
     mask = siou.resize_mask(siou.target_region(siou.normalized(A)), inner)
     expected = siou.attention_consistency(siou.normalized(inner), mask).mean()
-    torch.testing.assert_close(loss('AttentionConsistencyLoss')(inner, A), 2 * expected)
+    last = A.clone().requires_grad_()
+    value = loss('AttentionConsistencyLoss')(inner, last)
+    torch.testing.assert_close(value, 2 * expected)
+    assert torch.autograd.grad(value, last)[0].any()
+    value = loss('AttentionConsistencyLoss', detach_mask=True)(inner.requires_grad_(), last)
+    torch.testing.assert_close(value, 2 * expected)
+    assert torch.autograd.grad(value, last, allow_unused=True)[0] is None
     gamma = 3 * torch.randn(4, 4)
     expected = art.attention_restriction(gamma).mean()
     torch.testing.assert_close(loss('AttentionRestrictionLoss')(gamma), 2 * expected)
@@ -292,18 +335,30 @@ def test_losses_alone_are_the_methods_terms(zoo: ModuleType) -> None:
     torch.testing.assert_close(loss('ContrastiveReinforcementLoss')(f, g), 2 * expected)
 
 
-def test_several_labels_in_the_zoo(zoo: ModuleType) -> None:
+@pytest.mark.parametrize('method', ['SIoU', 'GAP'])
+def test_several_labels_in_the_zoo(method: str, zoo: ModuleType) -> None:
     from mmpretrain.structures import DataSample
 
-    model = classifier(dict(type='SIoUHead', num_classes=4, multi_label=True), RESNET)
+    model = classifier(dict(type=f'{method}Head', num_classes=4, multi_label=True), RESNET)
     x = torch.randn(2, 3, 64, 64)
     samples = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label([1])]
     losses = model(x, samples, mode='loss')
-    assert set(losses) == {
-        'loss_soft_margin', 'loss_siou_inner', 'loss_siou_last', 'loss_consistency'
-    }  # fmt: skip
+    of_siou = {'loss_siou_inner', 'loss_siou_last', 'loss_consistency'}
+    assert set(losses) == {'loss_soft_margin', *(of_siou if method == 'SIoU' else ())}
     sum(losses.values()).backward()
     model.eval()
     for sample, scores in zip(model(x, mode='predict'), model(x), strict=True):
         torch.testing.assert_close(sample.pred_score, scores.sigmoid())
         assert sample.pred_label.tolist() == (scores > 0).nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize('method', ['SIoU', 'GAP', 'WARN'])
+def test_labels_that_nobody_said_are_several_are_refused(method: str, zoo: ModuleType) -> None:
+    """Also where their number is that of the images."""
+    from mmpretrain.structures import DataSample
+
+    model = classifier(dict(type=f'{method}Head', num_classes=4, taps=2), RESNET)
+    for labels, count in ((([0, 2], [1]), 2), (([], [1, 3]), 0)):
+        samples = [DataSample().set_gt_label(torch.tensor(y, dtype=torch.long)) for y in labels]
+        with pytest.raises(ValueError, match=rf'an image has {count} labels: set head.multi_label'):
+            model(torch.randn(2, 3, 64, 64), samples, mode='loss')

@@ -27,7 +27,23 @@ def loop_convolution(weight: Tensor, Z: Tensor, x: int, y: int) -> float:
     return total
 
 
-def loop_warn(model: WARN, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def loop_gates(model: WARN, z: Tensor) -> list[float]:
+    """Eqs. 6 and 7 of one image, or what stands in their place."""
+    if model.gating == 'mean':
+        return [1 / (model.taps + 1)] * (model.taps + 1)  # below Eq. 8
+    c = [sum(float(a) * float(b) for a, b in zip(w, z, strict=True)) for w in model.W_G.weight]
+    if model.gating == 'linear':
+        return c
+    c = [math.tanh(value) for value in c]  # Eq. 6
+    if model.gating == 'softmax':
+        return loop_softmax(c)  # Eq. 7
+    g = [1 / (1 + math.exp(-value)) for value in c]
+    return [value / sum(g) for value in g]
+
+
+def loop_warn(
+    model: WARN, features: list[Tensor], embedding: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Eqs. 1 to 8, one image, one position, one class at a time."""
     Y, S = model.num_classes, len(features)
     all_scores, all_masks = [], [torch.zeros(len(f), 0) for f in features]
@@ -61,15 +77,14 @@ def loop_warn(model: WARN, features: list[Tensor]) -> tuple[Tensor, list[Tensor]
             gH = loop_softmax(confidence) if confidence else [1 / K] * K  # Eq. 5
             outputs.append([sum(gH[k] * o[k][y] for k in range(K)) for y in range(Y)])  # Eq. 4
             masks[level].append(torch.stack(head_masks))
-        z = features[-1][n].flatten(1).mean(dim=1)
+        z = features[-1][n].flatten(1).mean(dim=1) if embedding is None else embedding[n]
         outputs.append((model.classifier.weight @ z + model.classifier.bias).tolist())
-        if model.W_G is not None:
-            c = [math.tanh(float(w @ z)) for w in model.W_G.weight]  # Eq. 6
-            g = loop_softmax(c)  # Eq. 7
-        else:
-            g = [1 / (S + 1)] * (S + 1)
+        g = loop_gates(model, z)
         p = [loop_softmax(output) for output in outputs]
-        if model.mix == 'log_prob':  # Eq. 8
+        if model.gating == 'linear':  # of the outputs themselves
+            mixed = [sum(g[i] * outputs[i][y] for i in range(S + 1)) for y in range(Y)]
+            scores = [math.log(share) for share in loop_softmax(mixed)]
+        elif model.mix == 'log_prob':  # Eq. 8
             scores = [sum(g[i] * math.log(p[i][y]) for i in range(S + 1)) for y in range(Y)]
         else:
             scores = [math.log(sum(g[i] * p[i][y] for i in range(S + 1))) for y in range(Y)]
@@ -90,11 +105,17 @@ def small(**switches: object) -> tuple[WARN, list[Tensor]]:
     return model, features
 
 
+GATES = [(h, g) for h in (True, False) for g in ('softmax', 'sigmoid', 'linear', 'mean')]
 SWITCHES = [
     dict(zip(('kernel_size', 'mask', 'gates', 'mix'), values, strict=True))
     for values in itertools.product(
         (3, 1), ('softmax', 'sigmoid'), (True, False), ('log_prob', 'prob')
     )
+] + [
+    {'head_gates': h, 'global_gates': g, 'mix': mix}
+    for h, g in GATES
+    for mix in ('log_prob', 'prob')
+    if (g, mix) != ('linear', 'prob')
 ]
 
 
@@ -108,12 +129,180 @@ def test_equations(switches: dict) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize(('head_gates', 'global_gates'), GATES)
+def test_equations_with_an_embedding(head_gates: bool, global_gates: str) -> None:
+    """Of another width than the last map; gates and the network's prediction come from it."""
+    model, features = small(head_gates=head_gates, global_gates=global_gates, embedding_channels=7)
+    z = torch.randn(2, 7, dtype=torch.float64)
+    scores, _ = loop_warn(model, features, z)
+    for form in (model.forward, model.forward_paper):
+        torch.testing.assert_close(form(features, embedding=z), scores, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(('head_gates', 'global_gates'), GATES)
+def test_gates_and_their_parameters(head_gates: bool, global_gates: str) -> None:
+    """What is not used has no weights; all gates but linear ones are shares of one."""
+    model, features = small(head_gates=head_gates, global_gates=global_gates)
+    names = {name.rpartition('.')[0].rpartition('.')[2] for name, _ in model.named_parameters()}
+    assert ('W_g' in names) == head_gates and ('W_G' in names) == (global_gates != 'mean')
+    gO = model.global_gates(features[-1].mean(dim=(2, 3)))
+    if global_gates == 'linear':
+        expected = features[-1].mean(dim=(2, 3)) @ model.W_G.weight.T
+        torch.testing.assert_close(gO, expected)
+        assert gO.min() < 0
+    else:
+        torch.testing.assert_close(gO.sum(dim=1), torch.ones(2, dtype=torch.float64))
+
+
+def test_gates_is_the_short_form_of_both() -> None:
+    """And one that is given wins; with the defaults the same weights are drawn."""
+    target = torch.tensor([1, 2])
+    for short, long in (
+        ({}, {'head_gates': True, 'global_gates': 'softmax'}),
+        ({'gates': False}, {'head_gates': False, 'global_gates': 'mean'}),
+        ({'gates': False, 'head_gates': True}, {'head_gates': True, 'global_gates': 'mean'}),
+        ({'global_gates': 'mean'}, {'gates': False, 'head_gates': True}),
+        (
+            {'gates': False, 'global_gates': 'linear'},
+            {'head_gates': False, 'global_gates': 'linear'},
+        ),
+    ):
+        models = []
+        for switches in (short, long):
+            torch.manual_seed(0)
+            models.append(WARN([3, 4], 3, **switches))
+        states = [m.state_dict() for m in models]
+        assert list(states[0]) == list(states[1])
+        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+        features = [torch.randn(2, 3, 5, 4), torch.randn(2, 4, 3, 2)]
+        terms = [sum(m.loss(features, target).values()) for m in models]
+        assert torch.equal(*terms)
+
+
+def test_linear_gates_mix_outputs_and_log_probabilities_alike() -> None:
+    """log p^l and o^l differ by a constant of each output, which log-softmax takes away again."""
+    model, features = small(global_gates='linear', diversity=0)
+    z = features[-1].mean(dim=(2, 3))
+    o = [m(Z)[0] for m, Z in zip(model.attention_modules, features, strict=True)]
+    o = torch.stack([*o, model.classifier(z)], dim=1)
+    gO = z @ model.W_G.weight.T
+    expected = torch.einsum('ns,nsy->ny', gO, o).log_softmax(dim=1)
+    torch.testing.assert_close(model(features), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(model(features).exp().sum(dim=1), torch.ones(2).double())
+    target = torch.tensor([2, 0])
+    expected = F.cross_entropy(torch.einsum('ns,nsy->ny', gO, o), target)
+    torch.testing.assert_close(model.loss(features, target)['nll'], expected)
+
+
+def test_sigmoid_gates_by_hand() -> None:
+    """tanh leaves four of them between 0.101 and 0.475: none is closed."""
+    model = WARN([3, 4, 4], 3, global_gates='sigmoid').double()
+    g = model.global_gates(1e6 * torch.randn(200, 4, dtype=torch.float64))
+    low, high = (1 / (1 + math.exp(-c)) for c in (-1, 1))
+    assert g.min().item() == pytest.approx(low / (low + 3 * high), abs=1e-9)
+    assert g.max().item() == pytest.approx(high / (high + 3 * low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    'switches',
+    [{}, {'mix': 'prob'}, {'gates': False}, {'global_gates': 'sigmoid'}, {'global_gates': 'mean'}],
+    ids=str,
+)
+@pytest.mark.parametrize('mask_init', ['kaiming', 'zero'])
+def test_silent_modules_leave_the_networks_prediction(switches: dict, mask_init: str) -> None:
+    if switches == {'gates': False} and mask_init == 'zero':
+        switches = {**switches, 'heads': 1}
+    model = WARN([3, 4], 5, output_init='zero', mask_init=mask_init, **switches)
+    features = [torch.randn(64, 3, 5, 4), torch.randn(64, 4, 3, 2)]
+    own = model.classifier(features[-1].mean(dim=(2, 3)))
+    assert torch.equal(model(features).argmax(dim=1), own.argmax(dim=1))
+    assert len(own.argmax(dim=1).unique()) > 1
+
+
+@pytest.mark.parametrize('mask', ['softmax', 'sigmoid'])
+def test_masks_that_start_uniform(mask: str) -> None:
+    model = WARN([3, 4], 5, mask=mask, mask_init='zero')
+    for H in model.attention([torch.randn(2, 3, 5, 4), torch.randn(2, 4, 3, 2)]):
+        uniform = 1 / (H.shape[2] * H.shape[3]) if mask == 'softmax' else 0.5
+        torch.testing.assert_close(H, torch.full_like(H, uniform))
+
+
+def train(model: WARN, steps: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Weights at the start, and after each step of SGD."""
+    torch.manual_seed(1)
+    features = [torch.randn(6, 3, 5, 4).double(), torch.randn(6, 4, 3, 2).double()]
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    states = [{k: v.clone() for k, v in model.state_dict().items()}]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(model.loss(features, torch.arange(6) % 3).values()).backward()
+        optimizer.step()
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+    return states[0], states[1:]
+
+
+@pytest.mark.parametrize(
+    'inits',
+    [{'output_init': 'zero'}, {'mask_init': 'zero'}, {'output_init': 'zero', 'mask_init': 'zero'}],
+    ids=str,
+)
+def test_silent_modules_are_trained(inits: dict) -> None:
+    """W_H hears nothing through W_O = 0; after the second step every weight has moved."""
+    model = WARN([3, 4], 3, heads=2, diversity=0, **inits).double()
+    start, (first, second) = train(model, 2)
+    for name in start:
+        stays = 'output_init' in inits and name.endswith(('W_H.weight', 'W_g.weight'))
+        assert torch.equal(start[name], first[name]) == stays, name
+        assert not torch.equal(start[name], second[name]), name
+    heads = second['attention_modules.0.W_H.weight']
+    assert (heads[0] - heads[1]).abs().max() > 1e-6  # they are told apart
+
+
+def test_heads_that_start_alike_stay_alike() -> None:
+    """Both zero and nothing to tell them apart: refused, and for this reason."""
+    inits = {'output_init': 'zero', 'mask_init': 'zero'}
+    with pytest.raises(ValueError, match=r'2 heads without head gates.*use head_gates=True'):
+        WARN([3, 4], 3, heads=2, head_gates=False, **inits)
+    WARN([3, 4], 3, heads=1, head_gates=False, **inits)
+    model = WARN([3, 4], 3, heads=2, head_gates=False, diversity=0.5).double()
+    for module in model.attention_modules:
+        torch.nn.init.zeros_(module.W_O.weight)
+        torch.nn.init.zeros_(module.W_H.weight)
+    _, states = train(model, 5)
+    for level in (0, 1):
+        W_H = states[-1][f'attention_modules.{level}.W_H.weight']
+        W_O = states[-1][f'attention_modules.{level}.W_O.weight'].unflatten(0, (3, 2))
+        assert W_H.abs().max() > 1e-3 and W_O.abs().max() > 1e-3
+        torch.testing.assert_close(W_H[0], W_H[1], atol=1e-12, rtol=0)
+        torch.testing.assert_close(W_O[:, 0], W_O[:, 1], atol=1e-12, rtol=0)
+
+
+def test_other_starts_draw_the_same_numbers() -> None:
+    """What is not zero starts as it does by default, from the same seed."""
+    states = []
+    for inits in ({}, {'output_init': 'zero', 'mask_init': 'zero'}):
+        torch.manual_seed(0)
+        states.append(WARN([3, 4], 3, **inits).state_dict())
+    for name, value in states[0].items():
+        zero = name.endswith(('W_O.weight', 'W_H.weight'))
+        assert torch.equal(states[1][name], torch.zeros_like(value) if zero else value), name
+
+
 @pytest.mark.parametrize('kernel_size', [1, 3, 5])
 @pytest.mark.parametrize('gate_norm', [False, True])
 @pytest.mark.parametrize('training', [False, True])
 def test_fast_form_equals_papers_order(kernel_size: int, gate_norm: bool, training: bool) -> None:
     """To 1e-10 in float64, values and gradients, and to 1e-4 relative in float32."""
-    model, features = small(kernel_size=kernel_size, gate_norm=gate_norm, heads=3)
+    forms_agree(training, kernel_size=kernel_size, gate_norm=gate_norm, heads=3)
+
+
+@pytest.mark.parametrize(('head_gates', 'global_gates'), GATES)
+def test_fast_form_of_all_gates(head_gates: bool, global_gates: str) -> None:
+    forms_agree(True, head_gates=head_gates, global_gates=global_gates, heads=3)
+
+
+def forms_agree(training: bool, **switches: object) -> None:
+    model, features = small(**switches)
     model.train(training)
     # the same running statistics for both forms
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -277,7 +466,12 @@ def test_log_mixture_is_the_gated_sum_of_cross_entropies() -> None:
         ({'kernel_size': 2}, 'kernel_size=2'),
         ({'mask': 'relu'}, "mask='relu'"),
         ({'mix': 'sum'}, "mix='sum'"),
-        ({'gates': False, 'gate_norm': True}, 'gate_norm=True'),
+        ({'gates': False, 'gate_norm': True}, "gate_norm=True.*'mean' has not"),
+        ({'global_gates': 'linear', 'gate_norm': True}, "gate_norm=True.*'linear' has not"),
+        ({'global_gates': 'linear', 'mix': 'prob'}, "mix='prob'.*use mix='log_prob'"),
+        ({'global_gates': 'max'}, "global_gates='max': must be one of softmax, sigmoid, linear"),
+        ({'output_init': 'normal'}, "output_init='normal'"),
+        ({'mask_init': 0}, 'mask_init=0'),
         ({'base_grad': -1}, 'base_grad=-1'),
         ({'diversity': -1}, 'diversity=-1'),
         ({'kernel_size': -1}, 'kernel_size=-1'),
@@ -302,7 +496,8 @@ def test_defaults() -> None:
     assert shapes == expected
     spelt = WARN(
         [3, 4, 5], 7, heads=4, kernel_size=3, mask='softmax', gates=True, gate_norm=False,
-        mix='log_prob', base_grad=1.0, diversity=1e-3,
+        mix='log_prob', base_grad=1.0, diversity=1e-3, head_gates=True, global_gates='softmax',
+        output_init='kaiming', mask_init='kaiming',
     )  # fmt: skip
     spelt.load_state_dict(model.state_dict())
     target = torch.tensor([6, 0])
@@ -339,16 +534,18 @@ def test_global_gates_start_as_kaiming_has_it() -> None:
     assert W_G.abs().max() > 3 / 512**0.5  # a uniform start would end below
 
 
-def test_gates_normalised() -> None:
+@pytest.mark.parametrize('gates', ['softmax', 'sigmoid'])
+def test_gates_normalised(gates: str) -> None:
     """Eq. 6 with the official code's BatchNorm, in testing, by hand; its weights are trained."""
-    model, features = small(gate_norm=True)
+    model, features = small(gate_norm=True, global_gates=gates)
     model.eval()
     norm = model.gate_norm
     torch.nn.init.normal_(norm.running_mean)
     torch.nn.init.uniform_(norm.running_var, 0.5, 2)
     z = features[-1].mean(dim=(2, 3))
     c = (model.W_G(z) - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
-    expected = (c * norm.weight + norm.bias).tanh().softmax(dim=1)
+    c = (c * norm.weight + norm.bias).tanh()
+    expected = c.softmax(dim=1) if gates == 'softmax' else c.sigmoid() / c.sigmoid().sum(1)[:, None]
     torch.testing.assert_close(model.global_gates(z), expected, atol=1e-12, rtol=0)
     assert {'gate_norm.weight', 'gate_norm.bias'} <= dict(model.named_parameters()).keys()
 

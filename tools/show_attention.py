@@ -24,7 +24,7 @@ from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
 from fgplugins.methods import NoClassMap
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
-from fgplugins.utils.drawing import draw_attention, draw_images
+from fgplugins.utils.drawing import attention_titles, draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.loaded import LoadedModel
 
@@ -191,17 +191,11 @@ def draw_maps(
                 scores, masks = loaded.look(inputs, **find_asked(loaded, args))
             except ValueError as error:
                 raise UserError(one_line(error)) from error
-            row += [level[0].numpy() for level in masks]
             labels.append(class_name(loaded, int(scores.argmax(dim=1))))
             names = args.classes or loaded.method.head_names
-            titles += [
-                [
-                    f'{prefix}level {level + 1}, '
-                    + (shortened(names[head]) if head < len(names) else f'head {head + 1}')
-                    for head in range(masks[level].shape[1])
-                ]
-                for level in range(len(masks))
-            ]
+            heads = [level[0].numpy() for level in masks]
+            row += heads
+            titles += attention_titles(heads, loaded.gates, [shortened(n) for n in names], prefix)
         pictures.append(image)
         maps.append(row)
         captions.append(f'{shortened(Path(path).name)}: {" / ".join(labels)}')

@@ -15,6 +15,7 @@ __all__ = [
     'VAL_FOLDERS',
     'has_validation',
     'read_class_folders',
+    'read_folder_val',
     'split_folder',
 ]
 
@@ -27,6 +28,8 @@ COMPANIONS = ('.aae', '.csv', '.json', '.md', '.thm', '.txt', '.xml', '.xmp', '.
 
 def read_class_folders(root: Path, split: str) -> Split | None:
     """A split in class folders; None if there are no such folders.
+
+    'test' is ``test/`` or else ``val/``; 'val' is ``val/``, which must be there.
 
     Raises:
         UserError: naming what is wrong with the folders.
@@ -51,8 +54,7 @@ def read_class_folders(root: Path, split: str) -> Split | None:
         folder = split_folder(root, TEST_FOLDERS, notes) if split == 'test' else None
         folder = folder or split_folder(root, VAL_FOLDERS, notes)
         if folder is None:
-            wanted = 'test/ or val/' if split == 'test' else 'val/'
-            raise UserError(f'{printable(root)} has {train.name}/ but no {wanted} beside it')
+            raise UserError(f'{printable(root)} has {train.name}/ but no test/ or val/ beside it')
         of_class, empty, others = _scan(folder)
         outer = {str(parent) for name in order for parent in Path(name).parents}
         for name in sorted({*of_class, *empty}):
@@ -66,6 +68,17 @@ def read_class_folders(root: Path, split: str) -> Split | None:
     images = [image for _, name in found for image in of_class[name]]
     labels = [label for label, name in found for _ in of_class[name]]
     return Split(classes, images, labels, notes)
+
+
+def read_folder_val(root: Path, val_share: float) -> Split | None:
+    """The images of ``val/``; None if there is no such folder.
+
+    Where ``val/`` stands in for ``test/`` and a share of ``train/`` can be had instead, these are
+    test images, and the answer is None too.
+    """
+    if split_folder(root, VAL_FOLDERS, []) is None or (val_share and not has_validation(str(root))):
+        return None
+    return read_class_folders(root, 'val')
 
 
 def split_folder(root: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:

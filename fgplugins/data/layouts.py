@@ -4,36 +4,52 @@
   * one folder per class: ``train/<class>/*.jpg`` and ``test/`` (or ``val/``, ``valid/``), in upper
     or lower case; classes in folders of folders are named by their path, as 'ducks/mallard';
   * CUB-200-2011 as published: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``
-    (1 = train) and ``images/``; also the 100-species subset of it that separates by commas, counts
-    from zero and flags its test images by 1;
+    (1 = train), ``images/`` and perhaps ``bounding_boxes.txt``; also the 100-species subset of it
+    that separates by commas, counts from zero and flags its test images by 1;
   * CIFAR-10 and CIFAR-100 as published for Python;
-  * SVHN's cropped digits as published: ``train_32x32.mat`` and ``test_32x32.mat``;
-  * Stanford Cars as published: ``cars_annos.mat`` and ``car_ims/``;
-  * FGVC-Aircraft as published: ``data/images_variant_trainval.txt`` and ``data/images/``;
+  * SVHN's cropped digits as published: ``train_32x32.mat``, ``test_32x32.mat`` and, with the option
+    ``extra=True``, ``extra_32x32.mat``;
+  * Stanford Cars as published: ``cars_annos.mat``, with boxes, and ``car_ims/``;
+  * Stanford Dogs as published: ``train_list.mat``, ``test_list.mat``, ``Images/`` and perhaps
+    ``Annotation/``, with boxes: see `fgplugins.data.stanford_dogs`;
+  * FGVC-Aircraft as published: ``data/images_variant_trainval.txt``, ``data/images/`` and perhaps
+    ``data/images_box.txt`` and a list of validation images, ``data/images_variant_val.txt``;
+  * Adience as published: ``fold_0_data.txt`` and so on, ``aligned/`` or ``faces/``; options
+    ``label='gender' | 'age'`` and ``fold=0 ... 4``: see `fgplugins.data.adience`;
+  * UEC-Food-100 as published: ``category.txt``, ``1/bb_info.txt`` and so on, with boxes. It has no
+    official split: see `fgplugins.data.uec_food`;
   * Caltech-256 as published: ``256_ObjectCategories/001.ak47/*.jpg`` and so on. It has no official
     split: 25 random images a category are for testing, the others for training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from fgplugins.data.class_folders import TRAIN_FOLDERS, read_class_folders, split_folder
+from fgplugins.data.adience import read_adience
+from fgplugins.data.class_folders import (
+    TRAIN_FOLDERS,
+    read_class_folders,
+    read_folder_val,
+    split_folder,
+)
 from fgplugins.data.classes import in_order_of
 from fgplugins.data.images import check_decodable, is_clutter, is_image, printable
 from fgplugins.data.published import (
     read_aircraft,
+    read_aircraft_val,
     read_caltech256,
     read_cars,
-    read_cifar,
     read_cub,
-    read_svhn,
 )
-from fgplugins.data.splits import Split, choose_per_class
+from fgplugins.data.published_arrays import read_cifar, read_svhn
+from fgplugins.data.splits import Split, choose_per_class, cut, without
+from fgplugins.data.stanford_dogs import read_dogs
+from fgplugins.data.uec_food import read_food
 from fgplugins.errors import UserError
 
 __all__ = ['LAYOUTS', 'read_split']
@@ -42,16 +58,42 @@ LAYOUTS = (
     'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
     'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
     'train and test), SVHN (train_32x32.mat, test_32x32.mat), Stanford Cars (cars_annos.mat, '
-    'car_ims/), FGVC-Aircraft (data/images_variant_trainval.txt, data/images/) or Caltech-256 '
+    'car_ims/), Stanford Dogs (train_list.mat, test_list.mat, Images/), FGVC-Aircraft '
+    '(data/images_variant_trainval.txt, data/images/), Adience (fold_0_data.txt ..., aligned/ or '
+    'faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) or Caltech-256 '
     '(256_ObjectCategories/001.ak47/*.jpg ...)'
 )
-READERS: tuple[Callable[[Path, str], Split | None], ...] = (
-    read_cub,
-    read_cars,
-    read_aircraft,
-    read_svhn,
-    read_cifar,
-    read_class_folders,
+
+
+class Layout(NamedTuple):
+    """A layout that is known here.
+
+    Attributes:
+        name: for messages.
+        read: (folder, 'train' | 'test', **options) -> the split; None if the layout is another.
+        options: names of the options that ``read`` takes.
+        seeded: whether ``read`` takes ``seed`` too, for want of an official split.
+        read_val: (folder, val_share) -> the layout's own validation images; None if it has none.
+    """
+
+    name: str
+    read: Callable[..., Split | None]
+    options: tuple[str, ...] = ()
+    seeded: bool = False
+    read_val: Callable[[Path, float], Split | None] | None = None
+
+
+KNOWN = (
+    Layout('CUB-200-2011', read_cub),
+    Layout('Stanford Cars', read_cars),
+    Layout('Stanford Dogs', read_dogs),
+    Layout('FGVC-Aircraft', read_aircraft, read_val=read_aircraft_val),
+    Layout('Adience', read_adience, ('label', 'fold')),
+    Layout('UEC-Food-100', read_food, seeded=True),
+    Layout('SVHN', read_svhn, ('extra',)),
+    Layout('CIFAR', read_cifar),
+    Layout('one folder per class', read_class_folders, read_val=read_folder_val),
+    Layout('Caltech-256', read_caltech256, seeded=True),
 )
 
 
@@ -61,24 +103,34 @@ def read_split(
     train_per_class: int | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    val_share: float = 0,
+    options: Mapping[str, object] | None = None,
 ) -> Split:
     """The images and labels of one split, from whichever layout the folder has.
 
     Args:
         root: the data folder.
         split: 'train' | 'test' | 'val'. Among class folders, 'test' is ``test/``, or ``val/`` if
-            there is no ``test/``; 'val' is ``val/`` and nothing else. Other layouts have no 'val'.
+            there is no ``test/``.
         train_per_class: how many random training images of each class to take, or all where there
-            are fewer; None for all.
-        seed: of that choice, and of the split of a data set that has no official one. The smaller
-            choice is part of the larger one, and the test images are the same for all.
+            are fewer; None for all. They are chosen among those that are not for validation.
+        seed: of that choice, of the validation images, and of the split of a data set that has no
+            official one. The smaller choice is part of the larger one, and the test images are the
+            same for all.
         classes: names of the classes in the order of their labels; None for the layout's own
             order. They may name more classes than there are.
+        val_share: share of each class's training images, rounded, that 'val' has and 'train' lacks;
+            at least one image, unless the class has only one. Images that belong together stay
+            together: all of one person or photo. Where the folder has validation images of its
+            own, ``val/`` beside a ``test/`` or FGVC-Aircraft's list, 'val' is these and 'train'
+            all others. With 0 'train' is whole, FGVC-Aircraft's its trainval.
+        options: what only some layouts take, by name: see above.
 
     Raises:
         UserError: if the folder is absent, empty or in no layout known here, or names what is not
-            there; or holds images of formats that cannot be decoded; or ``train_per_class`` is not
-            positive, or ``classes`` lacks one.
+            there; or holds images of formats that cannot be decoded; or has no validation images;
+            or ``train_per_class`` is not positive, ``val_share`` no share, ``classes`` lacks a
+            class, or an option is not one of the layout's.
     """
     folder = Path(root).expanduser()
     if split not in ('train', 'test', 'val'):
@@ -87,19 +139,17 @@ def read_split(
         raise UserError(
             f'train_per_class={train_per_class!r}: must be 1 or more, a whole number, or None'
         )
+    if type(val_share) not in (int, float) or not 0 <= val_share < 1:
+        raise UserError(f'val_share={val_share!r}: must be 0 or more and below 1, as 0.1')
     if not folder.is_dir():
         raise UserError(
             f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
         )
-    readers = (*READERS, partial(read_caltech256, seed=seed))
-    for read in readers if split != 'val' else (read_class_folders,):
-        found = read(folder, split)
-        if found is not None:
-            break
-    else:
-        if split == 'val':
-            raise UserError(f'data root {root!r} has no val/ beside a train/')
+    layout, found = _read(folder, 'test' if split == 'test' else 'train', seed, options or {})
+    if found is None:
         raise UserError(f'data root {root!r} {_what_is_there(folder)}')
+    if split == 'val' or (split == 'train' and val_share):
+        found = _validated(layout, found, folder, split, val_share, seed)
     if not len(found.images):
         raise UserError(f'data root {root!r} has no {split} images')
     if not isinstance(found.images, np.ndarray):
@@ -110,6 +160,60 @@ def read_split(
         found.classes, found.labels = in_order_of(classes, found.classes, found.labels)
     found.notes = _count_notes(found, split) + found.notes
     return found
+
+
+def _read(
+    folder: Path, part: str, seed: int, options: Mapping[str, object]
+) -> tuple[Layout, Split | None]:
+    """A folder's layout, and its training or test images; None if no layout is known.
+
+    Raises:
+        UserError: if an option is not one of the layout's.
+    """
+    for layout in KNOWN:
+        taken = {name: options[name] for name in layout.options if name in options}
+        found = layout.read(folder, part, **taken, **({'seed': seed} if layout.seeded else {}))
+        if found is not None:
+            break
+    else:
+        return layout, None
+    odd = next((name for name in options if name not in layout.options), None)
+    if odd is not None:
+        own = ', '.join(layout.options) or 'none'
+        takers = [f'{other.name} takes it' for other in KNOWN if odd in other.options]
+        raise UserError(
+            f'options: {odd!r} is not an option of {layout.name}, as which {printable(folder)} is '
+            f'laid out: its options: {own}{"; " if takers else ""}{"; ".join(takers)}'
+        )
+    return layout, found
+
+
+def _validated(
+    layout: Layout, whole: Split, folder: Path, split: str, share: float, seed: int
+) -> Split:
+    """What is for validation, or all training images but these.
+
+    Raises:
+        UserError: if there are no validation images.
+    """
+    own = layout.read_val(folder, share) if layout.read_val else None
+    if own is None and not share:
+        raise UserError(
+            f'data root {str(folder)!r} has no validation images of its own: set val_share, as '
+            'val_share=0.1, for a share of the training images, or, where classes are folders, add '
+            'val/ beside train/ and test/'
+        )
+    if own is None:
+        train, val = cut(whole, folder, share, seed)
+        return train if split == 'train' else val
+    part = without(whole, own) if split == 'train' else own
+    if share:
+        part.notes.append(
+            f'val_share={share} is not used: {printable(folder)} has its own validation images'
+        )
+    elif len(without(whole, own).images) < len(whole.images):
+        part.notes.append('they are among the training images, unless val_share is above 0 there')
+    return part
 
 
 def _count_notes(found: Split, split: str) -> list[str]:

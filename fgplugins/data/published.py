@@ -1,30 +1,34 @@
-"""Data sets as their authors publish them: a reader for each.
+"""Data sets of image files as their authors publish them: a reader for each.
 
-A reader takes a folder and 'train' or 'test'. It gives the split, or None if the folder does not
-hold its data set.
+A reader takes a folder and 'train' or 'test'. It gives the split, with boxes where they are
+published and there, or None if the folder does not hold its data set.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
+from fgplugins.data.boxes import Box, boxes_of, outward, read_boxes
 from fgplugins.data.images import printable, walk
+from fgplugins.data.matlab import load_mat
 from fgplugins.data.splits import Split, shuffled
 from fgplugins.data.text_files import read_lines
 from fgplugins.errors import UserError
 
-__all__ = ['read_aircraft', 'read_caltech256', 'read_cars', 'read_cifar', 'read_cub', 'read_svhn']
+__all__ = ['read_aircraft', 'read_aircraft_val', 'read_caltech256', 'read_cars', 'read_cub']
 
 CALTECH_TEST = 25  # test images a category: Griffin et al., Caltech-256 Object Category Dataset
 
 
 def read_cub(root: Path, split: str) -> Split | None:
-    """CUB-200-2011 (1 = train), or its 100-species subset (commas, from zero, 1 = test)."""
+    """CUB-200-2011 (1 = train), or its 100-species subset (commas, from zero, 1 = test).
+
+    ``bounding_boxes.txt`` gives x, y, width and height, from zero and with fractions: a box is
+    widened to whole pixels.
+    """
     lists = ('images.txt', 'image_class_labels.txt', 'train_test_split.txt')
     if not all((root / name).is_file() for name in lists):
         return None
@@ -66,72 +70,66 @@ def read_cub(root: Path, split: str) -> Split | None:
         images,
         [order[int(labels[key])] for key in chosen],
         notes,
+        _cub_boxes(root / 'bounding_boxes.txt', chosen),
     )
 
 
-def read_cifar(root: Path, split: str) -> Split | None:
-    """CIFAR-10 or CIFAR-100, the version for Python."""
-    folders = (root, root / 'cifar-10-batches-py', root / 'cifar-100-python')
-    for folder in folders:
-        if (folder / 'data_batch_1').is_file():
-            files = [f'data_batch_{i}' for i in range(1, 6)] if split == 'train' else ['test_batch']
-            meta, names, labels_key = 'batches.meta', 'label_names', 'labels'
-        elif (folder / 'train').is_file() and (folder / 'test').is_file():
-            files, meta, names, labels_key = [split], 'meta', 'fine_label_names', 'fine_labels'
-        else:
-            continue
-        images, labels = [], []
-        for name in files:
-            batch = _unpickle(folder / name)
-            images.append(np.asarray(batch['data'], np.uint8).reshape(-1, 3, 32, 32))
-            labels += [int(y) for y in batch[labels_key]]
-        classes = list(_unpickle(folder / meta)[names])
-        return Split(classes, np.concatenate(images).transpose(0, 2, 3, 1), labels)
-    return None
-
-
-def _load_mat(path: Path) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(str(path), squeeze_me=True)
-    except (MatReadError, OSError, ValueError, NotImplementedError, TypeError) as error:
-        # NotImplementedError is of files of version 7.3, which SciPy does not read
-        raise UserError(f'{path} is not a MATLAB file that can be read: {error}') from None
-
-
-def read_svhn(root: Path, split: str) -> Split | None:
-    """The cropped digits of SVHN."""
-    path = root / f'{split}_32x32.mat'
+def _cub_boxes(path: Path, chosen: list[int]) -> list[Box] | None:
     if not path.is_file():
         return None
-    content = _load_mat(path)
-    images = np.ascontiguousarray(content['X'].transpose(3, 0, 1, 2))
-    labels = [int(y) % 10 for y in content['y']]  # the digit 0 is stored as 10
-    return Split([str(digit) for digit in range(10)], images, labels)
+    rows = read_boxes(path, '<id> <x> <y> <width> <height>')
+    boxes = {key: outward(x, y, x + width, y + height) for key, (x, y, width, height) in rows}
+    return boxes_of(list(map(str, chosen)), boxes, path)
 
 
 def read_cars(root: Path, split: str) -> Split | None:
-    """Stanford Cars."""
+    """Stanford Cars; its boxes count from one, with their last column and row."""
     path = root / 'cars_annos.mat'
     if not path.is_file():
         return None
-    content = _load_mat(path)
-    rows = [a for a in content['annotations'] if bool(a['test']) == (split == 'test')]
+    content = load_mat(path)
+    rows = [
+        a for a in np.atleast_1d(content['annotations']) if bool(a['test']) == (split == 'test')
+    ]
     images = [str(root / str(a['relative_im_path'])) for a in rows]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
         raise UserError(f'{path} names {missing}, which is not there')
-    names = [str(name) for name in content['class_names']]
-    return Split(names, images, [int(a['class']) - 1 for a in rows])
+    names = [str(name) for name in np.atleast_1d(content['class_names'])]
+    boxes = _cars_boxes(path, rows)
+    return Split(names, images, [int(a['class']) - 1 for a in rows], boxes=boxes)
+
+
+def _cars_boxes(path: Path, rows: list[np.void]) -> list[Box] | None:
+    fields = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2')
+    if not rows or not set(fields) <= set(rows[0].dtype.names):
+        return None
+    boxes = []
+    for row in rows:
+        try:
+            left, top, right, bottom = (int(row[field]) for field in fields)
+        except (TypeError, ValueError):
+            raise UserError(
+                f'{path}: the box of {row["relative_im_path"]} is not four numbers'
+            ) from None
+        boxes.append((left - 1, top - 1, right, bottom))
+    return boxes
+
+
+AIRCRAFT = {
+    'train': 'images_variant_trainval.txt',
+    'val': 'images_variant_val.txt',
+    'test': 'images_variant_test.txt',
+}
 
 
 def read_aircraft(root: Path, split: str) -> Split | None:
-    """FGVC-Aircraft, by variants."""
+    """FGVC-Aircraft, by variants; 'train' is trainval.
+
+    The boxes of ``images_box.txt`` count from one, with their last column and row.
+    """
     folder = root / 'data' if (root / 'data').is_dir() else root
-    lists = {'train': 'images_variant_trainval.txt', 'test': 'images_variant_test.txt'}
-    if not all((folder / name).is_file() for name in lists.values()):
+    if not all((folder / AIRCRAFT[name]).is_file() for name in ('train', 'test')):
         return None
 
     def read(name: str) -> list[list[str]]:
@@ -141,17 +139,36 @@ def read_aircraft(root: Path, split: str) -> Split | None:
             raise UserError(f'{folder / name}: {wrong[0]!r} is not "<image> <variant>"')
         return rows
 
-    classes = sorted({variant for _, variant in read(lists['train'])})
+    classes = sorted({variant for _, variant in read(AIRCRAFT['train'])})
     order = {name: i for i, name in enumerate(classes)}
-    rows = read(lists[split])
+    rows = read(AIRCRAFT[split])
     unknown = next((variant for _, variant in rows if variant not in order), None)
     if unknown:
-        raise UserError(f'class {unknown!r} in {lists[split]} is not in {lists["train"]}')
+        raise UserError(f'class {unknown!r} in {AIRCRAFT[split]} is not in {AIRCRAFT["train"]}')
     images = [str(folder / 'images' / f'{name}.jpg') for name, _ in rows]
     missing = next((f for f in images if not Path(f).is_file()), None)
     if missing:
-        raise UserError(f'{folder / lists[split]} names {printable(missing)}, which is not there')
-    return Split(classes, images, [order[variant] for _, variant in rows])
+        raise UserError(
+            f'{folder / AIRCRAFT[split]} names {printable(missing)}, which is not there'
+        )
+    boxes = _aircraft_boxes(folder / 'images_box.txt', [name for name, _ in rows])
+    return Split(classes, images, [order[variant] for _, variant in rows], boxes=boxes)
+
+
+def read_aircraft_val(root: Path, val_share: float) -> Split | None:
+    """The images of trainval that FGVC-Aircraft lists for validation; None without the list."""
+    folder = root / 'data' if (root / 'data').is_dir() else root
+    return read_aircraft(root, 'val') if (folder / AIRCRAFT['val']).is_file() else None
+
+
+def _aircraft_boxes(path: Path, names: list[str]) -> list[Box] | None:
+    if not path.is_file():
+        return None
+    rows = read_boxes(path, '<image> <xmin> <ymin> <xmax> <ymax>')
+    boxes = {
+        name: outward(left - 1, top - 1, right, bottom) for name, (left, top, right, bottom) in rows
+    }
+    return boxes_of(names, boxes, path)
 
 
 def read_caltech256(root: Path, split: str, seed: int) -> Split | None:
@@ -180,28 +197,3 @@ def read_caltech256(root: Path, split: str, seed: int) -> Split | None:
         images += sorted(str(f) for f in chosen)
         labels += [label] * len(chosen)
     return Split([name.split('.', 1)[1] for name in names], images, labels)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads CIFAR's pickles, and nothing that could run code."""
-
-    ALLOWED: ClassVar[set[tuple[str, str]]] = {
-        ('numpy.core.multiarray', '_reconstruct'),
-        ('numpy._core.multiarray', '_reconstruct'),
-        ('numpy', 'ndarray'),
-        ('numpy', 'dtype'),
-        ('_codecs', 'encode'),
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-        return super().find_class(module, name)
-
-
-def _unpickle(path: Path) -> dict[str, object]:
-    try:
-        with path.open('rb') as file:
-            return _ArraysOnly(file, encoding='latin1').load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise UserError(f'{path} is not a CIFAR file: {error}') from None

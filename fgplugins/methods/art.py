@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ from fgplugins.methods.registry import register_method
 __all__ = [
     'ART',
     'AttentionRegularization',
+    'RestrictionSchedule',
     'attention_matrix',
     'attention_restriction',
     'contrastive_reinforcement',
@@ -224,6 +226,51 @@ class AttentionRegularization(Regularizer):
         alpha_p, alpha_s = self.alpha
         shares = [e / a if a else 0.0 for e, a in ((x, alpha_p), (y, alpha_p), (scale, alpha_s))]
         return [*(math.atanh(max(-0.9, min(0.9, share))) for share in shares), angle]
+
+
+@dataclass(frozen=True)
+class RestrictionSchedule:
+    """When L_res is on: for ``begin`` epochs; then it is off and on, ``period`` each (section 4.1).
+
+    Args:
+        begin: how many epochs it is on at first.
+        period: how many epochs each state lasts.
+
+    Raises:
+        ValueError: for a negative ``begin``, or a ``period`` below one epoch.
+    """
+
+    begin: int = 50
+    period: int = 45
+
+    def __post_init__(self) -> None:
+        if self.begin < 0 or self.period < 1:
+            raise ValueError(
+                f'restriction schedule: begin={self.begin}, period={self.period}: begin must be at '
+                'least 0, period at least 1'
+            )
+
+    def is_on(self, epoch: int) -> bool:
+        """Whether L_res is on in an epoch, the first of which is 0."""
+        past = epoch - self.begin
+        return past < 0 or past // self.period % 2 == 1
+
+    def set_epoch(self, regularizer: Regularizer | None, epoch: int, whose: str) -> None:
+        """Bring a regularizer to its state in an epoch.
+
+        Args:
+            regularizer: of the method that is trained.
+            epoch: the first is 0.
+            whose: what is trained, for the message.
+
+        Raises:
+            ValueError: if it has no such term.
+        """
+        if 'restriction' not in getattr(regularizer, 'optional_terms', ()):
+            raise ValueError(
+                f'restriction schedule: {whose} has no attention restriction; it is for art'
+            )
+        regularizer.leave_out(*([] if self.is_on(epoch) else ['restriction']))
 
 
 @register_method('art')

@@ -31,6 +31,9 @@ Deviations (official code: https://github.com/saumya-jetley/cd_ICLR18_LearnToPay
     positions where the softmax sums, so that the scale does not depend on the resolution.
   * The last max-pooling of the global branch takes whatever is left, so that maps of any size give
     one vector; on the paper's 8 x 8 maps it is the official 2 x 2 pooling.
+  * The global branch's normalisations (eps 1e-3) and dropouts are the official code's, the paper
+    names neither. On ResNet-164 that has a pooling and one convolution in place of the two here;
+    under 'pc' and a softmax, which the paper trains there, the branch does not exist.
 """
 
 from __future__ import annotations
@@ -53,35 +56,45 @@ match = without_float16(torch.einsum)
 
 
 class GlobalBranch(nn.Sequential):
-    """The global feature g (N, C) of the last map (N, C, H, W).
+    """The global feature g (N, C) of a map (N, C, H, W).
 
     Two convolutions, max-pooling, and the fully connected layer whose output is g, with neither
     normalisation nor non-linearity after it (section 4 and official code).
 
     Args:
         channels: C.
-        pool_first: pool before each convolution too, as in the attention VGG; in a residual network
-            the convolutions are at the last level's resolution.
+        pools: sides of the max-poolings before the first and the second convolution; 1 for none.
         dropout: before the linear layer.
+        conv_dropout: after each convolution.
+        **dd: device and dtype.
     """
 
-    def __init__(self, channels: int, pool_first: bool, dropout: float) -> None:
-        def convolution() -> list[nn.Module]:
-            layer = nn.Conv2d(channels, channels, 3, padding=1)
+    def __init__(
+        self,
+        channels: int,
+        pools: tuple[int, int] = (1, 1),
+        dropout: float = 0.5,
+        conv_dropout: float = 0.4,
+        **dd: object,
+    ) -> None:
+        def block(pool: int) -> list[nn.Module]:
+            layer = nn.Conv2d(channels, channels, 3, padding=1, **dd)
             nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
             nn.init.zeros_(layer.bias)
-            return [layer, nn.BatchNorm2d(channels), nn.ReLU()]
+            return [
+                *([nn.MaxPool2d(pool, ceil_mode=True)] if pool > 1 else []),
+                layer,
+                nn.BatchNorm2d(channels, eps=1e-3, **dd),
+                nn.Sequential(nn.ReLU(), nn.Dropout(conv_dropout)),
+            ]
 
-        pooling = [nn.MaxPool2d(2, ceil_mode=True)] if pool_first else []
         super().__init__(
-            *pooling,
-            *convolution(),
-            *pooling,
-            *convolution(),
+            *block(pools[0]),
+            *block(pools[1]),
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(channels, channels),
+            nn.Linear(channels, channels, **dd),
         )
 
 
@@ -99,7 +112,10 @@ class Att2(Method):
         mask: 'softmax' (Eq. 1) | 'sigmoid'.
         norm: BatchNorm and ReLU, and ``dropout``, before the classifier (official code).
         dropout: rate, also before the global branch's linear layer; 0.5 in the official code.
-        pool_first: how g is made where it is: see `GlobalBranch`.
+        pool_first: how g is made where it is: with a 2 x 2 max-pooling before each convolution of
+            the `GlobalBranch`, as in the attention VGG; without, these are at the last level's
+            resolution.
+        branch_dropout: rate after each convolution of the global branch; 0.4 in the official code.
 
     Raises:
         ValueError: for a value outside the documented ones.
@@ -118,6 +134,7 @@ class Att2(Method):
         norm: bool = True,
         dropout: float = 0.5,
         pool_first: bool = False,
+        branch_dropout: float = 0.4,
     ) -> None:
         super().__init__(in_channels, num_classes)
         for name, value, known in (
@@ -127,13 +144,15 @@ class Att2(Method):
         ):
             if value not in known:
                 raise ValueError(f'Att2: {name}={value!r}: must be {known[0]!r} or {known[1]!r}')
-        if not 0 <= dropout < 1:
-            raise ValueError(f'Att2: dropout={dropout}: must be at least 0 and below 1')
+        for name, rate in (('dropout', dropout), ('branch_dropout', branch_dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f'Att2: {name}={rate}: must be at least 0 and below 1')
         self.compat, self.classify, self.mask = compat, classify, mask
 
         width = self.in_channels[-1]
         sees_g = compat == 'dp' or mask == 'sigmoid'
-        self.global_branch = GlobalBranch(width, pool_first, dropout) if sees_g else None
+        pools = (2, 2) if pool_first else (1, 1)
+        self.global_branch = GlobalBranch(width, pools, dropout, branch_dropout) if sees_g else None
         self.projections = nn.ModuleDict(
             {str(C): nn.Linear(width, C) for C in sorted(set(self.in_channels)) if width != C}
             if sees_g

@@ -19,7 +19,8 @@ Cross-layer spatial attention (CLSA), of the refined mid-level maps:
 
 Every refined mid-level map, the top map and the CLSA map is pooled and classified on its own; the
 loss is the sum of their cross-entropies (12 to 14), the prediction the mean of their scores. The
-top map's branch is the network's own prediction: its embedding and its classifier.
+top map's branch is the network's own prediction: its embedding and its classifier. Without CLSA
+(``spatial=False``: the rows "CLCA" of Tables 1 and 2) there is neither its map nor its branch.
 
 What is computed differently, all of it exact (`CLAN.forward_paper` keeps the printed order):
   * CLCA takes the order of its products, and what is folded into what, by the shape of the maps
@@ -32,6 +33,8 @@ Deviations and decisions where the paper is silent:
   * Up- and down-sampling are bilinear. M has no non-linearity, as printed; ``mask='sigmoid'`` adds
     the one of CBAM, which section 3.2 follows.
   * The weights of the "weighted sum" of losses are 1, as Eqs. 12 to 14 have it.
+  * The results that "are averaged to obtain the final prediction" are logits;
+    ``average='probabilities'`` averages the branches' softmax probabilities.
   * Relations are cubic in the maps and soon too large for float16: where the type would be that,
     all of it runs in float32, and so do the scores.
   * W_y starts at zero, so that a pretrained network starts with its own maps (Wang et al.,
@@ -41,6 +44,7 @@ Deviations and decisions where the paper is silent:
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -135,6 +139,7 @@ class CrossLayerRefinement(nn.Module):
         context: what refines mid-level maps: 'clca' | 'non_local' | 'gap' (nothing; Table 2).
         pooling: of Eq. 8.
         mask: of Eq. 8.
+        spatial: with CLSA.
 
     Raises:
         ValueError: for fewer than two levels, or a value outside the documented ones.
@@ -148,6 +153,7 @@ class CrossLayerRefinement(nn.Module):
         context: str = 'clca',
         pooling: str = 'avg_max',
         mask: str = 'none',
+        spatial: bool = True,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -168,6 +174,11 @@ class CrossLayerRefinement(nn.Module):
             raise ValueError(
                 "CLAN: context='non_local' with relation='gaussian' is not in the paper"
             )
+        if not spatial and (pooling, mask) != ('avg_max', 'none'):
+            raise ValueError(
+                f'CLAN: pooling={pooling!r}, mask={mask!r}: spatial=False has no map of Eq. 8 for '
+                'them: leave both out, or set spatial=True'
+            )
         *mid, top = in_channels
         top_channels = top if context == 'clca' else None
         self.context = nn.ModuleList(
@@ -176,7 +187,7 @@ class CrossLayerRefinement(nn.Module):
             else ContextAttention(C, top_channels, inner_channels or max(C // 2, 1), relation)
             for C in mid
         )
-        self.spatial = nn.ModuleList(SpatialAttention(pooling, mask) for _ in mid)
+        self.spatial = nn.ModuleList(SpatialAttention(pooling, mask) for _ in mid if spatial)
 
     def refine(self, features: Sequence[Tensor], paper: bool = False) -> list[Tensor]:
         """The refined mid-level maps (Eq. 4)."""
@@ -190,13 +201,18 @@ class CrossLayerRefinement(nn.Module):
         return refined
 
     def maps(self, refined: Sequence[Tensor], top: Tensor) -> list[Tensor]:
-        """R(M^s) (N, 1, h, w) for each mid level."""
+        """R(M^s) (N, 1, h, w) for each mid level, where there is CLSA."""
         return [resize(m(L), top) for m, L in zip(self.spatial, refined, strict=True)]
 
     @without_float16
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Refined mid-level maps, the top map, and the CLSA map (N, (N-1) C_g, h, w) of Eq. 11."""
+        """Refined mid-level maps, the top map, and the CLSA map (N, (N-1) C_g, h, w) of Eq. 11.
+
+        Without CLSA, the refined maps and the top one.
+        """
         refined, top = self.refine(features), features[-1]
+        if not self.spatial:
+            return (*refined, top)
         clsa = [M * top for M in self.maps(refined, top)]  # Eq. 9
         return (*refined, top, torch.cat(clsa, dim=1))  # Eq. 11
 
@@ -208,21 +224,33 @@ class BranchClassifiers(nn.Module):
         channels: of the vectors, in the order of `CrossLayerRefinement.forward`.
         num_classes: Y.
         branches: which of them predict: names of `names`; all if None.
+        spatial: with a CLSA map, the last one.
+        average: what the prediction is the mean of: 'logits' | 'probabilities'.
 
     Raises:
-        ValueError: if a branch is asked for that is not there.
+        ValueError: if a branch is asked for that is not there, or for another ``average``.
     """
 
     def __init__(
-        self, channels: Sequence[int], num_classes: int, branches: Sequence[str] | None = None
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        branches: Sequence[str] | None = None,
+        spatial: bool = True,
+        average: str = 'logits',
     ) -> None:
         super().__init__()
-        self.names = [f'mid{s + 1}' for s in range(len(channels) - 2)] + ['top', 'clsa']
+        above = ['top', 'clsa'] if spatial else ['top']
+        self.names = [f'mid{s + 1}' for s in range(len(channels) - len(above))] + above
         self.branches = self.names if branches is None else list(branches)
         if not self.branches or set(self.branches) - set(self.names):
+            without = '' if spatial else ' (spatial=False has no clsa)'
             raise ValueError(
-                f'CLAN: branches={list(branches)}: choose from {", ".join(self.names)}'
+                f'CLAN: branches={list(branches)}: choose from {", ".join(self.names)}{without}'
             )
+        if average not in ('logits', 'probabilities'):
+            raise ValueError(f"CLAN: average={average!r}: must be 'logits' or 'probabilities'")
+        self.average = average
         self.fc = nn.ModuleDict(
             {name: nn.Linear(C, num_classes) for name, C in zip(self.names, channels, strict=True)}
         )
@@ -233,8 +261,13 @@ class BranchClassifiers(nn.Module):
         return {name: self.fc[name](x) for name, x in zip(self.names, pooled, strict=True)}
 
     def predict(self, scores: dict[str, Tensor]) -> Tensor:
-        """The mean of the scores of the branches that predict."""
-        return torch.stack([scores[name] for name in self.branches]).mean(dim=0)
+        """The mean over the branches that predict: of their scores, or the logarithm of that of
+        their probabilities.
+        """
+        chosen = torch.stack([scores[name] for name in self.branches])
+        if self.average == 'logits':
+            return chosen.mean(dim=0)
+        return chosen.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(chosen))
 
     def loss(self, scores: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of every branch (Eqs. 12 to 14), whichever of them predict."""
@@ -255,6 +288,8 @@ class CLAN(Method):
         pooling: over channels in Eq. 8: 'avg' | 'max' | 'avg_max' (Table 3).
         mask: of Eq. 8: 'none' | 'sigmoid'.
         branches: which of 'mid1' ... 'top', 'clsa' predict (Table 4); all if None. All are trained.
+        spatial: with CLSA; without it there is no 'clsa' branch, neither to train nor to predict.
+        average: of the branches' 'logits' | 'probabilities'; scores are logarithms of the latter.
         embedding_channels: D, where the network's embedding is given; else it is the mean of the
             top map.
 
@@ -276,30 +311,32 @@ class CLAN(Method):
         pooling: str = 'avg_max',
         mask: str = 'none',
         branches: Sequence[str] | None = None,
+        spatial: bool = True,
+        average: str = 'logits',
         *,
         embedding_channels: int | None = None,
     ) -> None:
         super().__init__(in_channels, num_classes, embedding_channels)
         self.refinement = CrossLayerRefinement(
-            self.in_channels, inner_channels, relation, context, pooling, mask
+            self.in_channels, inner_channels, relation, context, pooling, mask, spatial
         )
         *mid, top = self.in_channels
-        vectors = [*mid, self.head_channels, len(mid) * top]
-        self.classifier = BranchClassifiers(vectors, num_classes, branches)
+        vectors = [*mid, self.head_channels, *([len(mid) * top] if spatial else [])]
+        self.classifier = BranchClassifiers(vectors, num_classes, branches, spatial, average)
 
     @without_float16
     def forward_paper(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
-        """Scores (N, Y): logits, with CLCA as printed and the CLSA map made before it is pooled."""
+        """`forward`, with CLCA as printed and the CLSA map made before it is pooled."""
         z, top = self.embed(features, embedding), features[-1]
         refined = self.refinement.refine(features, paper=True)
-        clsa = torch.cat([M * top for M in self.refinement.maps(refined, top)], dim=1)
-        pooled = [L.mean(dim=(2, 3)) for L in refined]
-        return self.classifier.predict(
-            self.classifier([*pooled, self.head_drop(z), clsa.mean(dim=(2, 3))])
-        )
+        vectors = [*(L.mean(dim=(2, 3)) for L in refined), self.head_drop(z)]
+        if self.refinement.spatial:
+            clsa = torch.cat([M * top for M in self.refinement.maps(refined, top)], dim=1)
+            vectors.append(clsa.mean(dim=(2, 3)))
+        return self.classifier.predict(self.classifier(vectors))
 
     def forward(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
-        """Scores (N, Y): logits, the mean over the branches that predict."""
+        """Scores (N, Y): the mean over the branches that predict, of what ``average`` says."""
         return self.classifier.predict(self.branch_scores(features, embedding))
 
     @without_float16
@@ -309,10 +346,12 @@ class CLAN(Method):
         """Scores (N, Y) of every branch by its name."""
         z, top = self.embed(features, embedding), features[-1]
         refined = self.refinement.refine(features)
-        pooled = [L.mean(dim=(2, 3)) for L in refined]
-        M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
-        clsa = torch.einsum('nshw,nchw->nsc', M, top).flatten(1)  # Eqs. 9 to 11, pooled
-        return self.classifier([*pooled, self.head_drop(z), clsa])
+        vectors = [*(L.mean(dim=(2, 3)) for L in refined), self.head_drop(z)]
+        if self.refinement.spatial:
+            M = torch.cat(self.refinement.maps(refined, top), dim=1) / (top.shape[2] * top.shape[3])
+            clsa = torch.einsum('nshw,nchw->nsc', M, top).flatten(1)  # Eqs. 9 to 11, pooled
+            vectors.append(clsa)
+        return self.classifier(vectors)
 
     @without_float16
     def attention(
@@ -325,12 +364,17 @@ class CLAN(Method):
         the level's branch bases the predicted class on (Figs. 4, 5): Grad-CAM, which behind pooling
         and a linear layer is the class activation map. The top level has none in a network whose
         embedding does not depend on positions.
+
+        Without CLSA a level has its class activation map alone, and such a top level no map: its
+        stack is (N, 0, H_s, W_s).
         """
         z, top = self.embed(features, embedding), features[-1]
         scores, refined = self(features, embedding), self.refinement.refine(features)
-        M = [m(L) for m, L in zip(self.refinement.spatial, refined, strict=True)]
-        M.append(torch.cat([resize(m, top) for m in M], dim=1))
-        masks = [[m - m.amin(dim=(2, 3), keepdim=True)] for m in M]
+        masks = [[L[:, :0]] for L in (*refined, top)]  # none
+        if self.refinement.spatial:
+            M = [m(L) for m, L in zip(self.refinement.spatial, refined, strict=True)]
+            M.append(torch.cat([resize(m, top) for m in M], dim=1))
+            masks = [[m - m.amin(dim=(2, 3), keepdim=True)] for m in M]
         for name, mask, L in zip(self.classifier.names, masks, (*refined, top), strict=False):
             is_mean = name != 'top' or self.embedding_channels is None
             vector = L.mean(dim=(2, 3)) if is_mean else z

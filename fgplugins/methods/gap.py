@@ -11,6 +11,9 @@ Discriminative Localization*, CVPR 2016, https://arxiv.org/abs/1512.04150:
 
     M_y(x) = <w_y, F(x)>                                                           (Eq. 2 there)
 
+Where an image can have several classes (``multi_label=True``) it is trained by the multi-label soft
+margin, as the baselines of ICASC (`fgplugins.methods.siou`, section 4.3) are.
+
 Deviations: where z is more than a mean, w_y in Eq. 2 is HW times the derivative of s_y by F(x), of
 which it is the closed form; a network of a class token has no such map.
 """
@@ -76,6 +79,8 @@ class GAP(Method):
         in_channels: channels of the maps; the last one is read.
         num_classes: Y.
         embedding_channels: D, where the embedding is given; else it is the mean of the last map.
+        multi_label: an image can have several classes: targets (N, Y) of zeros and ones, trained by
+            the multi-label soft margin. Without it such targets would be taken for probabilities.
     """
 
     reads_embedding = True
@@ -83,9 +88,15 @@ class GAP(Method):
     is_network = True
 
     def __init__(
-        self, in_channels: Sequence[int], num_classes: int, embedding_channels: int | None = None
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        embedding_channels: int | None = None,
+        *,
+        multi_label: bool = False,
     ) -> None:
         super().__init__(in_channels, num_classes, embedding_channels)
+        self.multi_label = multi_label or type(self).multi_label
         self.classifier = nn.Linear(self.head_channels, num_classes)
 
     def forward(self, features: Sequence[Tensor], embedding: Tensor | None = None) -> Tensor:
@@ -107,9 +118,15 @@ class GAP(Method):
     def loss(
         self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Cross-entropy, as ``ce``."""
+        """Cross-entropy, as ``ce``; of several classes ``soft_margin``."""
         given = {} if embedding is None else {'embedding': embedding}
-        return {'ce': F.cross_entropy(self(features, **given), target)}
+        return self.classification_loss(self(features, **given), target)
+
+    def classification_loss(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The term of scores (N, Y)."""
+        if self.multi_label:
+            return {'soft_margin': F.multilabel_soft_margin_loss(scores, target)}
+        return {'ce': F.cross_entropy(scores, target)}
 
     @property
     def attention_needs_gradient(self) -> bool:

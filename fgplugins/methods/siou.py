@@ -32,7 +32,9 @@ Deviations and decisions where the paper is silent:
   * Every A is divided by its largest value in the image; omega = 100 has no meaning otherwise. An
     empty map stays empty, and adds nothing to any term.
   * The confusing class is the highest-scoring one that is not the target's.
-  * The mask is made at the last level and resized bilinearly to the inner one.
+  * The mask is made at the last level and resized bilinearly to the inner one. It is
+    differentiated like all else, so that L_ac and sIoU also train A^last through it;
+    ``detach_mask=True`` takes it as constant.
   * alpha is 1: L_ac is then the share of the inner attention that lies outside the mask.
   * Several labels (section 4.3): dY^c becomes the derivative of the sum of the labels' scores, and
     L_cls the multi-label soft margin. Soft labels (Mixup) weight their scores.
@@ -145,6 +147,7 @@ class SIoU(GAP):
         last_weight: of sIoU at the last level.
         consistency_weight: of L_ac.
         multi_label: an image can have several classes (section 4.3).
+        detach_mask: no term is differentiated through the mask of Eq. 7.
         embedding_channels: see `GAP`.
 
     Raises:
@@ -168,10 +171,11 @@ class SIoU(GAP):
         last_weight: float = 1.0,
         consistency_weight: float = 1.0,
         multi_label: bool = False,
+        detach_mask: bool = False,
         *,
         embedding_channels: int | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes, embedding_channels)
+        super().__init__(in_channels, num_classes, embedding_channels, multi_label=multi_label)
         if kind not in KINDS:
             raise ValueError(f'SIoU: kind={kind!r}: must be one of {", ".join(KINDS)}')
         if self.taps != 2:
@@ -184,7 +188,7 @@ class SIoU(GAP):
             'siou_last': last_weight,
             'consistency': consistency_weight,
         }
-        self.multi_label = multi_label
+        self.detach_mask = detach_mask
 
     def loss(
         self, features: Sequence[Tensor], target: Tensor, embedding: Tensor | None = None
@@ -192,10 +196,7 @@ class SIoU(GAP):
         """L_cls as ``ce`` (or ``soft_margin``), ``siou_inner``, ``siou_last``, ``consistency``."""
         z = self.embed(features, embedding)
         scores = self.network_scores(z)
-        if self.multi_label:
-            terms = {'soft_margin': F.multilabel_soft_margin_loss(scores, target)}
-        else:
-            terms = {'ce': F.cross_entropy(scores, target)}
+        terms = self.classification_loss(scores, target)
         with torch.autocast(scores.device.type, enabled=False):
             separation = self.separation(features, full_precision(scores.detach()), target, z)
         terms |= {name: self.weights[name] * value for name, value in separation.items()}
@@ -217,6 +218,8 @@ class SIoU(GAP):
             for found in self.class_attentions(features, [(d_T, of_T), (d_Conf, of_Conf)], z, graph)
         )
         mask = target_region(A_T['last'], self.omega, self.sigma)  # Eq. 7
+        if self.detach_mask:
+            mask = mask.detach()
         terms = {}
         if 'siou_last' in wanted:
             terms['siou_last'] = soft_iou(A_T['last'], A_Conf['last'], mask).mean()

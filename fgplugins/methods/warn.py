@@ -10,7 +10,7 @@ l gets an attention module of AW heads k; its features are Z = Z^l, * is a convo
     o     = sum_k gH_k o_k                                   (4)  the module's hypothesis
     gH    = softmax(tanh(sum_x (W_g * Z)(x) H(x)))           (5)  head gates
     c     = tanh(W_G Z^L)                                    (6)  from the last map, pooled
-    gO    = softmax(c)                                       (7)  global gates
+    gO    = softmax(c)                                       (7)  global gates, 'softmax'
     output = g_net output_net + sum_l gO^l o^l               (8)
 
 Here AD = S is the number of maps given, AW = K = ``heads``, Y the number of classes. output_net is
@@ -27,6 +27,16 @@ Deviations (official code: https://github.com/prlz77/attend-and-rectify, modules
   * Eq. 8 mixes log-probabilities and is trained by the negative log-likelihood: official code. The
     exponentials of such scores sum to less than one. ``mix='prob'`` mixes the probabilities.
   * ``gate_norm`` puts a BatchNorm before the tanh of Eq. 6: official code, not in the paper, off.
+  * ``global_gates='sigmoid'`` is that of the official CIFAR-100 script: gO = sigmoid(c) over the
+    sum of all of them. The 1e-6 that the official code adds to the sum is left out.
+  * ``global_gates='linear'`` is the ablation "a simpler linear projection" of section 4.3, of which
+    the paper says no more. It is read as gO = W_G Z^L, without tanh and softmax. Such weights have
+    any size and sign, and the likelihood of their mixture no bound; so log-softmax brings the
+    mixture of Eq. 8 to log-probabilities, which gives log_softmax(sum_l gO^l o^l).
+  * ``global_gates='mean'`` is the other one, "averaging the output vectors": gO = 1 / (S + 1).
+  * ``output_init='zero'`` and ``mask_init='zero'`` are not in the paper, and off: modules that
+    start silent, so that a trained network starts with its own prediction, and masks that start
+    uniform.
   * Sigmoid masks (the paper's ablation) are averaged over positions where Eq. 3 prints a sum: the
     text says "spatially averaged", and a sum would grow with the resolution.
   * The diversity term is the mean squared off-diagonal entry of the masks' Gram matrix, as the
@@ -98,6 +108,8 @@ class AttentionModule(nn.Module):
         kernel_size: odd side of the three convolutions.
         mask: 'softmax' | 'sigmoid'.
         gates: with head gates (Eqs. 4, 5), or the plain mean over heads.
+        output_init: of W_O: 'kaiming' | 'zero'.
+        mask_init: of W_H: 'kaiming' | 'zero'.
     """
 
     def __init__(
@@ -108,6 +120,8 @@ class AttentionModule(nn.Module):
         kernel_size: int,
         mask: str,
         gates: bool,
+        output_init: str = 'kaiming',
+        mask_init: str = 'kaiming',
     ) -> None:
         super().__init__()
         self.num_classes, self.heads, self.mask, self.gates = num_classes, heads, mask, gates
@@ -115,6 +129,9 @@ class AttentionModule(nn.Module):
         self.W_H = Convolution(in_channels, heads, kernel_size)
         self.W_O = Convolution(in_channels, num_classes * heads, kernel_size)  # class by class
         self.W_g = Convolution(in_channels, heads, kernel_size) if gates else None
+        for layer, start in ((self.W_O, output_init), (self.W_H, mask_init)):
+            if start == 'zero':
+                nn.init.zeros_(layer.weight)
 
     def forward_paper(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """The hypothesis o (N, Y) and the masks H (N, K, H, W) of a map Z (N, C, H, W)."""
@@ -181,11 +198,19 @@ class WARN(Method):
         heads: K, the paper's attention width AW (section 3.2).
         kernel_size: odd side of the modules' convolutions; the official code has 3.
         mask: 'softmax' (Eq. 1) | 'sigmoid' (the ablation of section 4.2).
-        gates: head gates and global gates; without them all heads and all outputs are averaged.
+        gates: the short form of the next two: head gates and 'softmax', or no head gates and
+            'mean'.
         gate_norm: BatchNorm before the tanh of Eq. 6 (official code).
         mix: what Eq. 8 mixes: 'log_prob' (official code) | 'prob'. Scores are logarithms in both.
         base_grad: factor on the gradient from modules and gates to the base network.
         diversity: weight of the term that keeps heads apart; 0 turns it off.
+        head_gates: with head gates (Eqs. 4, 5), or the mean over heads; as ``gates`` if None.
+        global_gates: what gO is: 'softmax' (Eq. 7) | 'sigmoid' (official CIFAR-100 script) |
+            'linear' | 'mean' (both section 4.3); as ``gates`` if None.
+        output_init: how the class scores W_O start: 'kaiming' | 'zero'. With 'zero' the network's
+            own prediction is that of a fresh model, except under 'linear' gates, whose sign is
+            free.
+        mask_init: how the masks W_H start: 'kaiming' | 'zero', which is uniform masks.
         embedding_channels: D, where the network's embedding is given; else it is the mean of the
             last map.
 
@@ -209,6 +234,10 @@ class WARN(Method):
         mix: str = 'log_prob',
         base_grad: float = 1.0,
         diversity: float = 1e-3,
+        head_gates: bool | None = None,
+        global_gates: str | None = None,
+        output_init: str = 'kaiming',
+        mask_init: str = 'kaiming',
         *,
         embedding_channels: int | None = None,
     ) -> None:
@@ -217,24 +246,49 @@ class WARN(Method):
             raise ValueError(f'WARN: heads={heads}: needs at least 1')
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'WARN: kernel_size={kernel_size}: must be odd, as 3 or 1')
-        if mask not in ('softmax', 'sigmoid'):
-            raise ValueError(f"WARN: mask={mask!r}: must be 'softmax' or 'sigmoid'")
-        if mix not in ('log_prob', 'prob'):
-            raise ValueError(f"WARN: mix={mix!r}: must be 'log_prob' or 'prob'")
-        if gate_norm and not gates:
-            raise ValueError('WARN: gate_norm=True normalises the gates, gates=False removes them')
+        head_gates = gates if head_gates is None else head_gates
+        if global_gates is None:
+            global_gates = 'softmax' if gates else 'mean'
+        for name, value, known in (
+            ('mask', mask, ('softmax', 'sigmoid')),
+            ('mix', mix, ('log_prob', 'prob')),
+            ('global_gates', global_gates, ('softmax', 'sigmoid', 'linear', 'mean')),
+            ('output_init', output_init, ('kaiming', 'zero')),
+            ('mask_init', mask_init, ('kaiming', 'zero')),
+        ):
+            if value not in known:
+                raise ValueError(f'WARN: {name}={value!r}: must be one of {", ".join(known)}')
+        if gate_norm and global_gates in ('linear', 'mean'):
+            raise ValueError(
+                'WARN: gate_norm=True goes before the tanh of Eq. 6, which '
+                f"global_gates={global_gates!r} has not: use 'softmax' or 'sigmoid'"
+            )
+        if mix == 'prob' and global_gates == 'linear':
+            raise ValueError(
+                "WARN: mix='prob' takes weights that are not negative, global_gates='linear' gives "
+                "others: use mix='log_prob'"
+            )
+        if output_init == mask_init == 'zero' and heads > 1 and not head_gates:
+            raise ValueError(
+                f"WARN: output_init='zero' and mask_init='zero': {heads} heads without head gates "
+                'would stay alike for ever: use head_gates=True, heads=1, or one of the two alone'
+            )
         if base_grad < 0 or diversity < 0:
             raise ValueError(
                 f'WARN: base_grad={base_grad}, diversity={diversity}: must not be negative'
             )
         self.mix, self.base_grad, self.diversity = mix, base_grad, diversity
+        self.gating = global_gates
 
         self.attention_modules = nn.ModuleList(
-            AttentionModule(C, num_classes, heads, kernel_size, mask, gates)
+            AttentionModule(
+                C, num_classes, heads, kernel_size, mask, head_gates, output_init, mask_init
+            )
             for C in self.in_channels
         )
-        self.W_G = nn.Linear(self.head_channels, self.taps + 1, bias=False) if gates else None
-        if self.W_G is not None:
+        self.W_G = None
+        if global_gates != 'mean':
+            self.W_G = nn.Linear(self.head_channels, self.taps + 1, bias=False)
             nn.init.kaiming_normal_(self.W_G.weight)  # official code
         self.gate_norm = BatchNorm(self.taps + 1) if gate_norm else nn.Identity()
         self.classifier = nn.Linear(self.head_channels, num_classes)
@@ -258,15 +312,22 @@ class WARN(Method):
         log_p = outputs.log_softmax(dim=2)
         gO = self.global_gates(z)
         if self.mix == 'log_prob':
-            return (gO.unsqueeze(2) * log_p).sum(dim=1)  # Eq. 8, of log-probabilities
+            scores = (gO.unsqueeze(2) * log_p).sum(dim=1)  # Eq. 8, of log-probabilities
+            return scores.log_softmax(dim=1) if self.gating == 'linear' else scores
         return (gO.log().unsqueeze(2) + log_p).logsumexp(dim=1)  # Eq. 8, of probabilities
 
     def global_gates(self, z: Tensor) -> Tensor:
         """The gates gO and, last, g_net: (N, S + 1), from the embedding z (N, D)."""
         if self.W_G is None:
             return z.new_full((z.shape[0], self.taps + 1), 1 / (self.taps + 1))
-        c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad))).tanh()  # Eq. 6
-        return c.softmax(dim=1)  # Eq. 7
+        c = self.gate_norm(self.W_G(scale_gradient(z, self.base_grad)))
+        if self.gating == 'linear':
+            return c  # section 4.3
+        c = c.tanh()  # Eq. 6
+        if self.gating == 'softmax':
+            return c.softmax(dim=1)  # Eq. 7
+        gO = c.sigmoid()  # official CIFAR-100 script
+        return gO / gO.sum(dim=1, keepdim=True)
 
     def attention(
         self, features: Sequence[Tensor], embedding: Tensor | None = None

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fgplugins.utils.lettering import lettering, need_matplotlib
 
-__all__ = ['draw_attention', 'draw_images', 'resize_map']
+__all__ = ['attention_titles', 'draw_attention', 'draw_images', 'resize_map']
 
 FONT_SIZE, LINE_SPACING, MAX_LINES = 7, 1.3, 10
 TEXT = {'fontsize': FONT_SIZE, 'linespacing': LINE_SPACING}
@@ -25,6 +25,28 @@ def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return F.interpolate(tensor, (height, width), mode='bilinear', align_corners=False)[
         0, 0
     ].numpy()
+
+
+def attention_titles(
+    masks: Sequence[np.ndarray], gates: int = 0, names: Sequence[str] = (), prefix: str = ''
+) -> list[list[str]]:
+    """A title above each head of each level.
+
+    Args:
+        masks: of each level, (K, h, w).
+        gates: how many of them, at first, are not a method's levels but the network's own gates.
+        names: of the heads; numbers where there are none.
+        prefix: before each.
+    """
+    numbers = [''] if gates == 1 else [f' {i + 1}' for i in range(gates)]
+    return [[f'{prefix}gate{number}'] for number in numbers] + [
+        [
+            f'{prefix}level {level + 1}, '
+            + (names[head] if head < len(names) else f'head {head + 1}')
+            for head in range(len(heads))
+        ]
+        for level, heads in enumerate(masks[gates:])
+    ]
 
 
 def draw_attention(
@@ -48,7 +70,7 @@ def draw_attention(
         path: the PNG to write.
         max_heads: at most this many heads of a level are drawn.
         first_title: above the column of images.
-        titles: above each head of each level; numbers without them.
+        titles: above each head of each level, as `attention_titles` gives them.
 
     Returns:
         The path.
@@ -61,10 +83,8 @@ def draw_attention(
         for level, masks in enumerate(maps[0])
         for head in range(min(len(masks), max_heads))
     ]
-    headings = [first_title] + [
-        titles[level][head] if titles else f'level {level + 1}, head {head + 1}'
-        for level, head in columns
-    ]
+    titles = titles or attention_titles(maps[0])
+    headings = [first_title] + [titles[level][head] for level, head in columns]
 
     def draw(row: int, column: int, axis: object) -> None:
         image = images[row]

@@ -29,12 +29,16 @@ class LoadedModel:
         features: images (N, C, H, W) -> what a method is given: the maps, and the embedding if it
             reads that; None for a plain network.
         method: the method on top; None for a plain network.
+        show: images (N, C, H, W), and keywords of the method's `questions` -> scores (N, Y) and
+            masks (N, K, H_s, W_s): of the network's own gates, then of the method's levels; None
+            for a plain network.
         read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
         classes: names of the classes where they are known.
         config: the config of a model of MMPretrain's kind.
         views: images -> the named views (N, C, h, w) that a method trains on; None if it has no
             part that exists in training only, or that was not asked for.
         data: how images are prepared for a timm model.
+        gates: how many gates the network has.
     """
 
     name: str
@@ -42,21 +46,23 @@ class LoadedModel:
     input_size: tuple[int, int, int]
     features: Network | None
     method: Method | None
+    show: Callable[..., tuple[Tensor, list[Tensor]]] | None
     read_image: Callable[[str], tuple[np.ndarray, Tensor]]
     classes: list[str] | None = None
     config: object | None = None
     views: Callable[[Tensor], dict[str, Tensor]] | None = None
     data: dict[str, object] | None = None
+    gates: int = 0
 
     def look(self, inputs: Tensor, **asked: object) -> tuple[Tensor, list[Tensor]]:
-        """Scores (N, Y) of images, and the method's (N, K, H_s, W_s) masks per level.
+        """What `show` gives, with the model as in testing.
 
         Args:
             inputs: (N, C, H, W).
             **asked: of the method's `questions`.
         """
         with in_testing(self.model):
-            return self.method.show(self.features, inputs, **asked)
+            return self.show(inputs, **asked)
 
 
 def training_views(

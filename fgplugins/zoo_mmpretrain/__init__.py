@@ -14,6 +14,7 @@ check_installation()
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
+from fgplugins.zoo_mmpretrain.colour_normalisation import LocalContrastYUV  # noqa: E402
 from fgplugins.zoo_mmpretrain.datasets import ClutteredDigits, FineGrainedImages  # noqa: E402
 from fgplugins.zoo_mmpretrain.heads import MethodHead, MultiBranchHead  # noqa: E402
 from fgplugins.zoo_mmpretrain.hooks import (  # noqa: E402
@@ -35,7 +36,7 @@ from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
 from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook  # noqa: E402
 from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork  # noqa: E402
-from fgplugins.zoo_mmpretrain.transforms import CornerCrop, LoadImage  # noqa: E402
+from fgplugins.zoo_mmpretrain.transforms import CornerCrop, CropToBox, LoadImage  # noqa: E402
 
 __all__ = [
     'AttentionConsistencyLoss',
@@ -46,11 +47,13 @@ __all__ = [
     'ClutteredDigits',
     'ContrastiveReinforcementLoss',
     'CornerCrop',
+    'CropToBox',
     'EpochSeedHook',
     'FineGrainedClassifier',
     'FineGrainedImages',
     'FiniteGradientHook',
     'LoadImage',
+    'LocalContrastYUV',
     'MaskDiversityLoss',
     'MethodHead',
     'MultiBranchHead',

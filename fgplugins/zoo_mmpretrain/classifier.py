@@ -389,8 +389,11 @@ class FineGrainedClassifier(ImageClassifier):
         self.__dict__['_classes_of_data'] = meta
 
     def attention_maps(self, inputs: Tensor, **asked: object) -> list[Tensor]:
-        """What the method looks at in preprocessed images: (N, K, H_s, W_s) masks per level."""
-        return self.head.show(self.extract_feat, inputs, **asked)[1]
+        """What the method looks at in preprocessed images: (N, K, H_s, W_s) masks per level.
+
+        A network that has gates of its own, as PAN's, gives them first, (N, 1, H, W) each.
+        """
+        return self.head.show(self, inputs, **asked)[1]
 
 
 register(MODELS, FineGrainedClassifier)

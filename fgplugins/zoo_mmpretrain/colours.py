@@ -1,4 +1,7 @@
-"""Whether a pipeline puts red or blue first: tried out, not read off its settings."""
+"""Pictures of what a pipeline gives: whether red or blue is first, and what is no picture.
+
+The order is tried out, not read off the settings.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from mmengine.dataset import Compose
 from PIL import Image
 from torch import Tensor, uint8
 
-__all__ = ['as_rgb', 'dataset_gives_bgr', 'gives_bgr']
+__all__ = ['as_rgb', 'dataset_gives_bgr', 'gives_bgr', 'innermost', 'picture_pipeline']
 
 
 def gives_bgr(pipeline: Callable[[dict], dict], otherwise: bool = False) -> bool:
@@ -32,6 +36,24 @@ def gives_bgr(pipeline: Callable[[dict], dict], otherwise: bool = False) -> bool
     return bool(last > first) if len(inputs) == 3 and first != last else otherwise
 
 
+def innermost(dataset: object) -> object:
+    """A data set without those of mmengine that wrap it; the first of several."""
+    while hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
+        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
+    return dataset
+
+
+def picture_pipeline(pipeline: Callable[[dict], dict]) -> Compose | None:
+    """A pipeline for pictures, which leaves out the steps that make other things of colours.
+
+    These have a true ``makes_no_picture``, take blue first, and keep the image's size. None if the
+    pipeline has none of them, so that what it gives is the picture.
+    """
+    steps = getattr(pipeline, 'transforms', [])
+    kept = [step for step in steps if not getattr(step, 'makes_no_picture', False)]
+    return Compose(kept) if len(kept) < len(steps) else None
+
+
 def dataset_gives_bgr(dataset: object, otherwise: bool) -> bool:
     """`gives_bgr` of a data set's pipeline; ``otherwise`` where its images are not files.
 
@@ -39,8 +61,7 @@ def dataset_gives_bgr(dataset: object, otherwise: bool) -> bool:
         dataset: mmengine's, or one that wraps such ones.
         otherwise: what the settings suggest.
     """
-    while hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
-        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
+    dataset = innermost(dataset)
     if not hasattr(dataset, 'pipeline') or 'img' in dataset.get_data_info(0):
         return otherwise
     return gives_bgr(dataset.pipeline, otherwise)

@@ -23,15 +23,23 @@ class FineGrainedImages(BaseDataset):
         data_root: the folder.
         split: 'train' | 'test' | 'val': see `fgplugins.data.layouts.read_split`.
         train_per_class: how many random training images of each class to take; None for all.
-        split_seed: of that choice, and of the split where a data set has no official one.
+        split_seed: of that choice, of the validation images, and of the split where a data set has
+            no official one.
         classes: names of the classes, or a file with one a line, in the order of their labels;
             ``metainfo=dict(classes=...)`` does the same. None for the layout's own order. They may
             name more classes than there are images of.
+        val_share: share of each class's training images that 'val' has and 'train' lacks, where the
+            folder has no validation images of its own. Training and validation need the same one.
+        options: what only some layouts take: ``dict(extra=True)`` for SVHN's training images,
+            ``dict(label='age', fold=0)`` for Adience.
         metainfo: MMPretrain's.
         **kwargs: MMPretrain's: ``pipeline``, ``test_mode``, ``indices``, ...
 
     Attributes:
         notes: what a user should know of the images found, a line each; empty before they are read.
+
+    A record has ``gt_box`` (left, top, right, bottom) where the data set publishes boxes: see
+    `fgplugins.zoo_mmpretrain.transforms.CropToBox`.
     """
 
     def __init__(
@@ -42,9 +50,17 @@ class FineGrainedImages(BaseDataset):
         split_seed: int = 0,
         classes: str | Sequence[str] | None = None,
         metainfo: Mapping | None = None,
+        val_share: float = 0,
+        options: Mapping[str, object] | None = None,
         **kwargs: object,
     ) -> None:
-        self.choice = {'split': split, 'train_per_class': train_per_class, 'seed': split_seed}
+        self.choice = {
+            'split': split,
+            'train_per_class': train_per_class,
+            'seed': split_seed,
+            'val_share': val_share,
+            'options': options,
+        }
         self.notes: list[str] = []
         metainfo = dict(metainfo or {})
         if isinstance(metainfo.get('classes'), str):
@@ -60,16 +76,17 @@ class FineGrainedImages(BaseDataset):
         found = read_split(self.data_root, **self.choice, classes=wanted)
         self._metainfo['classes'] = tuple(found.classes)
         self.notes = found.notes
-        if isinstance(found.images, np.ndarray):
-            images = np.ascontiguousarray(found.images[..., ::-1])  # MMPretrain works on BGR
-            return [
-                {'img': image, 'gt_label': label}
-                for image, label in zip(images, found.labels, strict=True)
-            ]
-        return [
-            {'img_path': path, 'gt_label': label}
-            for path, label in zip(found.images, found.labels, strict=True)
+        key, images = 'img_path', found.images
+        if isinstance(images, np.ndarray):
+            key, images = 'img', np.ascontiguousarray(images[..., ::-1])  # MMPretrain works on BGR
+        records = [
+            {key: image, 'gt_label': label}
+            for image, label in zip(images, found.labels, strict=True)
         ]
+        if found.boxes is not None:
+            for record, box in zip(records, found.boxes, strict=True):
+                record['gt_box'] = box
+        return records
 
     def _join_prefix(self) -> None:
         """Paths are whole already."""

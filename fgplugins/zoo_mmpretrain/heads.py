@@ -7,10 +7,11 @@ names. Third parties' methods become heads the same way, when they are registere
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.evaluation import Accuracy
+from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from fgplugins.methods import Method, on_register
 from fgplugins.methods.base import Given
 from fgplugins.methods.clan import BranchClassifiers
+from fgplugins.networks import gates
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.backbone_maps import is_vector, split_embedding
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
@@ -28,12 +30,22 @@ __all__ = ['MethodHead', 'MultiBranchHead', 'stack_targets']
 def stack_targets(
     data_samples: list[DataSample], num_classes: int, multi_label: bool = False
 ) -> Tensor:
-    """Labels (N,), or (N, Y) where there are several or Mixup or its kin has made scores."""
+    """Labels (N,), or (N, Y) where there are several or Mixup or its kin has made scores.
+
+    Raises:
+        ValueError: for an image of several classes, or none, without ``multi_label``.
+    """
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score.float() for sample in data_samples])
     if multi_label:
         labels = [label_to_onehot(sample.gt_label, num_classes) for sample in data_samples]
         return torch.stack(labels).float()
+    several = [n for sample in data_samples if (n := sample.gt_label.numel()) != 1]
+    if several:
+        raise ValueError(
+            f'an image has {several[0]} labels: set head.multi_label=True, which GAPHead and '
+            'SIoUHead have, or give every image one label'
+        )
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
@@ -146,16 +158,20 @@ class MethodHead(ClsHead):
         return self.method(features, **named)
 
     def show(
-        self, network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor, **asked: object
+        self, classifier: BaseClassifier, inputs: Tensor, **asked: object
     ) -> tuple[Tensor, list[Tensor]]:
-        """Scores (N, Y) and masks per level of preprocessed images.
+        """Scores (N, Y) and masks per level of preprocessed images, the network's gates first.
 
         Args:
-            network: gives what `forward` takes.
+            classifier: whose head this is.
             inputs: (N, channels, H, W).
             **asked: of the method's `questions`.
         """
-        return self.method.show(lambda x: self.given(network(x)), inputs, **asked)
+
+        def read(x: Tensor) -> Given:
+            return self.given(classifier.extract_feat(x))
+
+        return gates.show(self.method, classifier.backbone, read, inputs, **asked)
 
     def _get_predictions(
         self, cls_score: Tensor, data_samples: list[DataSample] | None
@@ -208,6 +224,8 @@ class MultiBranchHead(ClsHead):
         in_channels: channels of what is classified, in order: mid-level maps, the top map or the
             embedding, the CLSA map.
         branches: which of 'mid1' ... 'top', 'clsa' predict; all if None. All are trained.
+        spatial: with a CLSA map, as `CLANNeck` has or has not.
+        average: what the prediction is the mean of: 'logits' | 'probabilities'.
         topk: for MMPretrain's metrics.
         init_cfg: mmengine's initialisation.
     """
@@ -217,19 +235,34 @@ class MultiBranchHead(ClsHead):
         num_classes: int,
         in_channels: Sequence[int],
         branches: Sequence[str] | None = None,
+        spatial: bool = True,
+        average: str = 'logits',
         topk: int | tuple[int, ...] = (1,),
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(topk=topk, init_cfg=init_cfg)
         del self.loss_module
         self.num_classes = num_classes
-        self.classifier = BranchClassifiers(in_channels, num_classes, branches)
+        self.spatial = spatial
+        self.classifier = BranchClassifiers(in_channels, num_classes, branches, spatial, average)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """Each map (N, C, H, W), pooled to (N, C); an embedding (N, D) in place of the top one."""
+        """Each map (N, C, H, W), pooled to (N, C); an embedding (N, D) in place of the top one.
+
+        Raises:
+            ValueError: for another number of maps than there are branches.
+        """
         maps, embedding = split_embedding(feats)
+        names = self.classifier.names
+        if len(maps) != len(names):
+            raise ValueError(
+                f'MultiBranchHead has the branches {", ".join(names)}, it was given {len(maps)} '
+                f'maps: set spatial={self.spatial} in CLANNeck, too'
+            )
         pooled = [f.mean(dim=(2, 3)) for f in maps]
-        return pooled if embedding is None else [*pooled[:-2], embedding, pooled[-1]]
+        if embedding is not None:
+            pooled[names.index('top')] = embedding
+        return pooled
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Scores (N, Y)."""

@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from fgplugins.errors import UserError
+from fgplugins.methods.art import RestrictionSchedule
 from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
 
 __all__ = [
@@ -67,24 +68,12 @@ class RestrictionScheduleHook(Hook):
     """
 
     def __init__(self, begin: int = 50, period: int = 45) -> None:
-        if begin < 0 or period < 1:
-            raise ValueError(
-                f'RestrictionScheduleHook: begin={begin}, period={period}: begin must be at least '
-                '0, period at least 1'
-            )
-        self.begin, self.period = begin, period
+        self.schedule = RestrictionSchedule(begin, period)
 
     def before_train_epoch(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        regularizer = getattr(model, 'regularizer', None)
-        if 'restriction' not in getattr(regularizer, 'optional_terms', ()):
-            raise ValueError(
-                f'RestrictionScheduleHook: {type(model).__name__} with '
-                f'{type(model.head).__name__} has no attention restriction; it is for ARTHead'
-            )
-        past = runner.epoch - self.begin
-        is_on = past < 0 or past // self.period % 2 == 1
-        regularizer.leave_out(*([] if is_on else ['restriction']))
+        whose = f'{type(model).__name__} with {type(model.head).__name__}'
+        self.schedule.set_epoch(getattr(model, 'regularizer', None), runner.epoch, whose)
 
 
 class LeaveOutHook(Hook):

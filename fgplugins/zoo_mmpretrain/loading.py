@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from fgplugins.errors import UserError
 from fgplugins.methods.base import Given
+from fgplugins.networks.gates import gates_of
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
-from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr
+from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr, picture_pipeline
 from fgplugins.zoo_mmpretrain.running import checkpoints, configs
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
@@ -117,10 +118,12 @@ def load_classifier(
         (channels, *pipeline_size(pipeline)),
         features if has_method else None,
         model.head.method if has_method else None,
+        functools.partial(head.show, model) if has_method else None,
         _image_reader(model, pipeline),
         list(classes) if classes else None,
         cfg,
         views,
+        gates=len(gates_of(model.backbone)) if has_method else 0,
     )
 
 
@@ -138,6 +141,10 @@ def _image_reader(
             return Compose([TRANSFORMS.build(step) for step in steps])
 
     @functools.cache
+    def pictures() -> Compose | None:
+        return picture_pipeline(pipeline())
+
+    @functools.cache
     def blue_first() -> bool:
         return gives_bgr(pipeline(), bool(model.data_preprocessor.to_rgb))
 
@@ -145,6 +152,8 @@ def _image_reader(
         packed = pipeline()({'img_path': str(path)})
         batch = {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
         inputs = model.data_preprocessor(batch, training=False)['inputs']
+        if pictures() is not None:
+            return as_rgb(pictures()({'img_path': str(path)})['inputs'], bgr=True), inputs
         return as_rgb(packed['inputs'], blue_first()), inputs
 
     return read_image

@@ -65,6 +65,7 @@ class AttentionConsistencyLoss(nn.Module):
         alpha: of Eq. 8.
         omega: steepness of the mask.
         sigma: threshold of the mask, as a share of the largest attention.
+        detach_mask: it is not differentiated through the mask.
     """
 
     def __init__(
@@ -73,14 +74,16 @@ class AttentionConsistencyLoss(nn.Module):
         alpha: float = 1.0,
         omega: float = 100.0,
         sigma: float = 0.55,
+        detach_mask: bool = False,
     ) -> None:
         super().__init__()
         self.loss_weight, self.alpha, self.omega, self.sigma = loss_weight, alpha, omega, sigma
+        self.detach_mask = detach_mask
 
     def forward(self, inner: Tensor, last: Tensor) -> Tensor:
         """Scalar, from non-negative maps of one class: inner (N, h, w), last (N, H, W)."""
         mask = siou.target_region(siou.normalized(last), self.omega, self.sigma)
-        mask = siou.resize_mask(mask, inner)
+        mask = siou.resize_mask(mask.detach() if self.detach_mask else mask, inner)
         loss = siou.attention_consistency(siou.normalized(inner), mask, self.alpha)
         return self.loss_weight * loss.mean()
 

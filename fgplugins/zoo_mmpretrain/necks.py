@@ -18,6 +18,7 @@ class CLANNeck(BaseModule):
     """CLCA and CLSA: N maps in; the N - 1 refined ones, the top one and the CLSA map out.
 
     With `MultiBranchHead` it is the method ``clan``; `fgplugins.methods.clan` has the equations.
+    Without CLSA no such map comes out, and the head is told the same: ``spatial=False`` in both.
 
     Args:
         in_channels: channels of the maps, shallow to deep.
@@ -26,6 +27,7 @@ class CLANNeck(BaseModule):
         context: 'clca' | 'non_local' | 'gap'.
         pooling: 'avg' | 'max' | 'avg_max'.
         mask: 'none' | 'sigmoid'.
+        spatial: with CLSA.
         init_cfg: mmengine's initialisation.
 
     Attributes:
@@ -40,15 +42,16 @@ class CLANNeck(BaseModule):
         context: str = 'clca',
         pooling: str = 'avg_max',
         mask: str = 'none',
+        spatial: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.refinement = CrossLayerRefinement(
-            in_channels, inner_channels, relation, context, pooling, mask
+            in_channels, inner_channels, relation, context, pooling, mask, spatial
         )
         *mid, top = in_channels
         self.in_channels = (*mid, top)
-        self.out_channels = (*mid, top, len(mid) * top)
+        self.out_channels = (*mid, top, len(mid) * top) if spatial else (*mid, top)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps (N, C, H, W) of `out_channels` from maps of `in_channels`.

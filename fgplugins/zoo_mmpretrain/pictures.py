@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
@@ -13,14 +14,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from fgplugins.methods import NoClassMap
-from fgplugins.utils.drawing import draw_attention
+from fgplugins.networks.gates import gates_of
+from fgplugins.utils.drawing import attention_titles, draw_attention
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.modes import in_testing
-from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr
+from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr, innermost, picture_pipeline
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import HOOKS, register
 
-__all__ = ['AttentionMapHook', 'draw_samples', 'tested_weights']
+__all__ = ['AttentionMapHook', 'draw_samples', 'images_of', 'tested_weights']
 
 
 class AttentionMapHook(Hook):
@@ -51,13 +53,14 @@ class AttentionMapHook(Hook):
             runner.logger.info(f'{name} has no attention, so no attention maps are drawn')
             return
         count = min(self.num_images, len(dataset))
-        samples = [dataset[i * len(dataset) // count] for i in range(count)]
+        indices = [i * len(dataset) // count for i in range(count)]
+        samples = [dataset[i] for i in indices]
         names = dataset.metainfo.get('classes')
         path = Path(runner.work_dir) / self.file_name
-        bgr = dataset_gives_bgr(dataset, bool(model.data_preprocessor.to_rgb))
+        images = images_of(dataset, indices, samples, bool(model.data_preprocessor.to_rgb))
         try:
             with tested_weights(runner):
-                draw_samples(model, samples, names, path, bgr)
+                draw_samples(model, samples, images, names, path)
         except NoClassMap as error:
             runner.logger.info(f'no attention maps are drawn: {error}')
             return
@@ -80,38 +83,57 @@ def tested_weights(runner: Runner) -> Iterator[None]:
             hook.after_val_epoch(runner)
 
 
+def images_of(
+    dataset: object, indices: list[int], samples: list[dict], to_rgb: bool
+) -> list[np.ndarray]:
+    """The pictures of some samples, as bytes (H, W, 3), red first.
+
+    Args:
+        dataset: mmengine's, or one that wraps such ones.
+        indices: which of its images.
+        samples: what its pipeline gives for them.
+        to_rgb: whether the model turns the order of colours.
+    """
+    pictures = picture_pipeline(getattr(innermost(dataset), 'pipeline', None))
+    if pictures is None:
+        bgr = dataset_gives_bgr(dataset, to_rgb)
+        return [as_rgb(sample['inputs'], bgr) for sample in samples]
+    shown = [pictures(dataset.get_data_info(i)) for i in indices]
+    return [as_rgb(sample['inputs'], bgr=True) for sample in shown]
+
+
 def draw_samples(
     model: torch.nn.Module,
     samples: list[dict],
+    images: list[np.ndarray],
     classes: list[str] | None,
     path: Path,
-    bgr: bool,
 ) -> None:
     """Draw the attention of a classifier with a method's head over samples of its test pipeline.
 
     Args:
         model: left as it is.
         samples: what the pipeline gives.
+        images: their pictures, as bytes, red first.
         classes: their names; numbers if None.
         path: the PNG to write.
-        bgr: whether blue is first in ``samples``.
     """
 
     def name(label: int) -> str:
         return shortened(classes[label] if classes else label)
 
-    images, maps, captions = [], [], []
+    maps, captions = [], []
     with in_testing(model):
         for sample in samples:
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            scores, masks = model.head.show(model.extract_feat, inputs)
+            scores, masks = model.head.show(model, inputs)
             label = int(scores.argmax(dim=1))
-            images.append(as_rgb(sample['inputs'], bgr))
             maps.append([level[0].float().cpu().numpy() for level in masks])
             truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
             captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
-    draw_attention(images, maps, captions, path)
+    titles = attention_titles(maps[0], len(gates_of(model.backbone)))
+    draw_attention(images, maps, captions, path, titles=titles)
 
 
 register(HOOKS, AttentionMapHook)

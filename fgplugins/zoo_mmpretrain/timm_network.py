@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgplugins.methods.base import Given
 from fgplugins.networks.adapter import adapt_network
+from fgplugins.networks.gates import gates_of
 from fgplugins.networks.names import look_up_network
 from fgplugins.zoo_mmpretrain.registry import MODELS, register
 
@@ -112,6 +113,11 @@ class TimmNetwork(BaseBackbone):
         """The network's own classifier, which belongs to whoever takes it."""
         classifier, self.classifier = self.classifier, None
         return classifier
+
+    @property
+    def attention_gates(self) -> tuple[str, ...]:
+        """Names of the submodules whose output is a gate (N, 1, H, W), shallow to deep."""
+        return tuple(f'timm_model.{name}' for name in gates_of(self.timm_model))
 
     def read(self, x: Tensor) -> Given:
         """The maps, and as a pair with them the embedding where it is more than their mean."""

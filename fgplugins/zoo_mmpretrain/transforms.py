@@ -1,4 +1,4 @@
-"""Loading images, where a damaged file is refused by name, and cropping their corners."""
+"""Loading images, where a damaged file is refused by name, and cropping boxes and corners."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from fgplugins.data.images import decode_image, printable
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.registry import TRANSFORMS, register
 
-__all__ = ['CornerCrop', 'LoadImage']
+__all__ = ['CornerCrop', 'CropToBox', 'LoadImage']
 
+BOX_FILES = (
+    'bounding_boxes.txt (CUB-200-2011), cars_annos.mat (Stanford Cars), Annotation/ (Stanford '
+    'Dogs), data/images_box.txt (FGVC-Aircraft) and bb_info.txt (UEC-Food-100)'
+)
 CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 
@@ -66,6 +70,45 @@ class LoadImage(LoadImageFromFile):
         return decode_image(content, path)[..., ::-1]  # mmcv works on BGR
 
 
+class CropToBox(BaseTransform):
+    """The part of an image in its box, as published: ``gt_box`` of `FineGrainedImages`.
+
+    It comes right after the image is loaded, for the box counts the pixels of the file. What of the
+    box lies outside the image is left away.
+
+    Raises:
+        UserError: naming the image, if it has no box, or was resized or flipped before, or nothing
+            of it is in the box.
+    """
+
+    def transform(self, results: dict) -> dict:
+        image, name = results['img'], printable(results.get('img_path', 'of an array'))
+        box = results.pop('gt_box', None)  # it fits no longer
+        if box is None:
+            raise UserError(
+                f'CropToBox: image {name} has no box: they are read from {BOX_FILES}; without '
+                'them, leave CropToBox out of the pipeline'
+            )
+        H, W = image.shape[:2]
+        if tuple(results['ori_shape'][:2]) != (H, W) or results.get('flip'):
+            raise UserError(
+                f'CropToBox: image {name} was changed before: put CropToBox right after LoadImage'
+            )
+        left, top, right, bottom = box
+        left, top, right, bottom = max(left, 0), max(top, 0), min(right, W), min(bottom, H)
+        if left >= right or top >= bottom:
+            raise UserError(
+                f'CropToBox: box {tuple(box)} of image {name} has no pixel of its {W} x {H}: '
+                'correct the box, (left, top, right, bottom), where the data set lists it'
+            )
+        results['img'] = image[top:bottom, left:right]
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return 'CropToBox()'
+
+
 class CornerCrop(BaseTransform):
     """The part of an image in one of its corners.
 
@@ -105,4 +148,5 @@ class CornerCrop(BaseTransform):
 
 
 register(TRANSFORMS, CornerCrop)
+register(TRANSFORMS, CropToBox)
 register(TRANSFORMS, LoadImage)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fgplugins.methods import get_method
 from fgplugins.methods.base import Given
+from fgplugins.networks import gates
 from fgplugins.networks.adapter import adapt_built, adapt_network
 from fgplugins.networks.reading import Reading
 from fgplugins.utils.probing import (
@@ -383,8 +384,8 @@ class ComposedModel(nn.Module):
         features, given = self.method.split(self.method.features_for_loss(self.read, x))
         return self.method.loss(features, target, **given)
 
-    def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
-        """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
+    def show(self, x: Tensor, **asked: Any) -> tuple[Tensor, list[Tensor]]:
+        """Scores (N, Y) of images, and the masks of `attention_maps`.
 
         Args:
             x: images (N, in_chans, H, W).
@@ -394,7 +395,21 @@ class ComposedModel(nn.Module):
             ValueError: if there is no method, for want of classes.
         """
         self.check_method()
-        return self.method.show(self.read, x, **asked)[1]
+        return gates.show(self.method, self.backbone, self.read, x, **asked)
+
+    def attention_maps(self, x: Tensor, **asked: Any) -> list[Tensor]:
+        """What the method looks at: one (N, K, H_s, W_s) stack of masks per level.
+
+        A network that has gates of its own, as PAN's, gives them first, (N, 1, H, W) each.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            **asked: of the method's own `questions`.
+
+        Raises:
+            ValueError: if there is no method, for want of classes.
+        """
+        return self.show(x, **asked)[1]
 
     def check_method(self) -> None:
         """Refuse what needs the method, where there is none for want of classes.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fgplugins.data import images
 from fgplugins.errors import UserError, one_line
+from fgplugins.networks.gates import gates_of
 from fgplugins.utils.loaded import LoadedModel, check_names, training_views
 from fgplugins.zoo_timm import ComposedModel, checkpoints
 from fgplugins.zoo_timm.task import MethodTask
@@ -72,10 +73,12 @@ def load_timm(
         tuple(data['input_size']),
         model.read if composed else None,
         model.method if composed else None,
+        model.show if composed else None,
         _image_reader(name, data),
         saved.classes,
         views=views,
         data=data,
+        gates=len(gates_of(model.backbone)) if composed else 0,
     )
 
 

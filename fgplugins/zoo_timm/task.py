@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.errors import UserError
+from fgplugins.methods.art import RestrictionSchedule
 from fgplugins.methods.base import Given
 from fgplugins.zoo_timm.composed import ComposedModel
 
@@ -130,6 +131,11 @@ class MethodTask(_NamedClasses, TrainingTask):
         device: of the task.
         dtype: of the task.
         verbose: log what is trained.
+        restriction_schedule: when art's L_res is on; `set_epoch` must then be called for every
+            epoch. None: always.
+
+    Raises:
+        ValueError: for a schedule of a model without that term.
     """
 
     def __init__(
@@ -140,11 +146,26 @@ class MethodTask(_NamedClasses, TrainingTask):
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         verbose: bool = True,
+        restriction_schedule: RestrictionSchedule | None = None,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
         self.trainable_module = LossStep(model)
         self.smoothing = target_smoothing(criterion, criterion_kwargs)
         self.steps = 0
+        self.restriction_schedule = restriction_schedule
+        self.epoch: int | None = None
+        if restriction_schedule is not None:
+            self._apply_schedule(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say that an epoch begins, the first of which is 0: what a schedule has is switched."""
+        self.epoch = epoch
+        if self.restriction_schedule is not None:
+            self._apply_schedule(epoch)
+
+    def _apply_schedule(self, epoch: int) -> None:
+        step = unwrap_model(self.get_trainable_module())
+        self.restriction_schedule.set_epoch(step.regularizer, epoch, step.model.method_name)
 
     def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs: Any) -> MethodTask:
         """Wrap the loss step in DistributedDataParallel."""
@@ -228,8 +249,14 @@ class MethodTask(_NamedClasses, TrainingTask):
         """``loss`` and its terms for images (N, C, H, W) and labels (N,) or (N, Y).
 
         Raises:
-            UserError: if a term is not finite, so that all weights would be lost with it.
+            UserError: if a term is not finite, so that all weights would be lost with it; or if
+                there is a schedule and nobody said which epoch it is.
         """
+        if self.restriction_schedule is not None and self.epoch is None:
+            raise UserError(
+                'restriction schedule: the training loop does not say which epoch it is: call '
+                'task.set_epoch(epoch) before each'
+            )
         if self.smoothing and target.ndim == 1:
             classes = self.get_eval_model().num_classes
             target = F.one_hot(target, classes).to(input.dtype)
@@ -249,7 +276,19 @@ class MethodTask(_NamedClasses, TrainingTask):
         return {'loss': loss, **terms}
 
 
-def classification_task(model: nn.Module, *args: Any, **kwargs: Any) -> TrainingTask:
-    """Timm's ``ClassificationTask``, or a `MethodTask` if the model is a composed one."""
-    task = MethodTask if isinstance(model, ComposedModel) else _PlainTask
-    return task(model, *args, **kwargs)
+def classification_task(
+    model: nn.Module,
+    *args: Any,
+    restriction_schedule: RestrictionSchedule | None = None,
+    **kwargs: Any,
+) -> TrainingTask:
+    """Timm's ``ClassificationTask``, or a `MethodTask` if the model is a composed one.
+
+    Raises:
+        ValueError: for a schedule of a model that has no use for it.
+    """
+    if isinstance(model, ComposedModel):
+        return MethodTask(model, *args, restriction_schedule=restriction_schedule, **kwargs)
+    if restriction_schedule is not None:
+        restriction_schedule.set_epoch(None, 0, type(model).__name__)
+    return _PlainTask(model, *args, **kwargs)
