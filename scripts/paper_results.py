@@ -71,6 +71,7 @@ FINE = (('CUB', 'cub'), ('Cars', 'cars'), ('Aircraft', 'aircraft'))
 DROPOUT = 'model.backbone.block_drop_rate=0.3'
 CLCA = 'model.head.spatial=False'
 WARN_NOTE = 'the printed figures are best test epochs (official logs)'
+FOLDS = 'gender and age: the mean over options.fold=0 ... 4'
 SECONDS = 'parameters and GFlop: docs/complexity.md; seconds: tools/benchmark.py'
 TRANSFER = 'trained by these; missing: features, ZCA whitening and the linear SVM (C = 1, 5 folds)'
 
@@ -138,9 +139,9 @@ TABLES = (
         (
             Row('SotA', ('87.3', '81.5', '92.8', '93.0', '64.0', '86.5'), note=QUOTED),
             Row('WRN', ('89.6', '84.3', '88.5', '93.9', '57.4', '84.3'),
-                'gap_wide_resnet50_2_{data}', note='gender and age: the mean over fold=0 ... 4'),
+                'gap_wide_resnet50_2_{data}', note=FOLDS),
             Row('WARN', ('92.9', '85.5', '90.0', '94.6', '59.7', '85.6'),
-                'warn_wide_resnet50_2_{data}', note='gender and age: the mean over fold=0 ... 4'),
+                'warn_wide_resnet50_2_{data}', note=FOLDS),
         ),
     ),
     Table(
@@ -216,7 +217,7 @@ TABLES = (
             Row('CIFAR-10', ('50,000', '10,000', '10', '32'), 'att2_vgg_cifar10'),
             Row('CIFAR-100', ('50,000', '10,000', '100', '32'), 'att2_vgg_cifar100'),
             Row('SVHN', ('73,257', '26,032', '10', '32'), 'att2_vgg_svhn',
-                note='its 531,131 further images: train_dataloader.dataset.extra=True'),
+                note='its 531,131 further images: train_dataloader.dataset.options.extra=True'),
             Row('CUB-200-2011', ('5,994', '5,794', '200', '80'), 'att2_vgg_cub',
                 note='cropped by the boxes'),
             Row('STL', ('5,000', '8,000', '10', '96'), note='missing: see Table 3'),

@@ -9,12 +9,12 @@ pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
 from pathlib import Path
 
 from helpers import load_config
-from paper_results import TABLES, Row, Table, make_page
 
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS
 from fgplugins.zoo_mmpretrain.running.overrides import Overrides
+from paper_results import TABLES, Row, Table, make_page
 
 DOCS = Path(__file__).parent.parent / 'docs'
 RUNS = {(name, row.options) for table in TABLES for row, name in table.runs()}

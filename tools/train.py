@@ -65,6 +65,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="train the network itself by the config's recipe, without its method",
     )
+    parser.add_argument(
+        '--val-share',
+        type=float,
+        metavar='SHARE',
+        help="validate on this share of each class's training images, as 0.1, where the folder has "
+        'no val/; the test images are left to tools/test.py',
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
     parser.add_argument('--no-validate', action='store_true', help='do not test after each epoch')

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from fgplugins.data.class_folders import has_validation
 from fgplugins.errors import UserError
 from fgplugins.utils.shipped import shipped_configs, shipped_folder
-from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.running.control import set_control
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.inheritance import drop_settings_of_other_types
@@ -20,11 +18,10 @@ from fgplugins.zoo_mmpretrain.running.overrides import Overrides, override
 from fgplugins.zoo_mmpretrain.running.settings import (
     SPLITS,
     all_datasets,
-    innermost_datasets,
     name_types,
-    short_type,
 )
 from fgplugins.zoo_mmpretrain.running.timm_backbones import set_backbone
+from fgplugins.zoo_mmpretrain.running.validation import set_validation
 from fgplugins.zoo_mmpretrain.running.work_folder import is_run
 
 __all__ = ['add_config_arguments', 'find_config', 'load_config']
@@ -88,7 +85,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root is not None:
         for dataset in all_datasets(cfg):
             dataset.data_root = args.data_root
-    _validate_on_own_images(cfg)
+    set_validation(cfg, getattr(args, 'val_share', None))
     return cfg
 
 
@@ -131,12 +128,3 @@ def _note_schedule_length(cfg: Config, overrides: dict[str, object]) -> None:
                 f'note: train_cfg.max_epochs={epochs}, but the rate falls over {length} epochs: '
                 f'add {name}.T_max={fitting} to let it fall over the whole training'
             )
-
-
-def _validate_on_own_images(cfg: Config) -> None:
-    """Validate on ``val/`` where a folder has one; the test images wait for ``tools/test.py``."""
-    loader = cfg.get('val_dataloader')
-    for dataset in innermost_datasets(loader.dataset) if loader else ():
-        own = short_type(dataset) == FineGrainedImages.__name__ and dataset.get('split') == 'test'
-        if own and has_validation(str(dataset.get('data_root'))):
-            dataset.split = 'val'
