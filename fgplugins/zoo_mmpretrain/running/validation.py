@@ -39,9 +39,9 @@ def set_validation(cfg: Config, share: float | None) -> None:
         for dataset in val:
             dataset.split = 'val' if share else 'test'
     for dataset in val:
-        if _is_ours(dataset) and dataset.get('split') == 'test':
-            if has_validation(str(dataset.get('data_root'))):
-                dataset.split = 'val'
+        own = _is_ours(dataset) and dataset.get('split') == 'test'
+        if own and has_validation(str(dataset.get('data_root'))):
+            dataset.split = 'val'
 
 
 def _datasets(cfg: Config, split: str) -> list[ConfigDict]:
