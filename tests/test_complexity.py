@@ -43,6 +43,8 @@ VARIANTS = [
     ('clan', {'relation': 'embedded_gaussian', 'mask': 'sigmoid', 'taps': 3}),
     ('clan', {'relation': 'gaussian', 'context': 'clca'}),
     ('clan', {'context': 'non_local'}),
+    ('warn', {'global_gates': 'linear', 'head_gates': False}),
+    ('clan', {'spatial': False, 'average': 'probabilities'}),
 ]
 
 

@@ -81,6 +81,8 @@ def parameters(model: nn.Module) -> int:
         ('warn_wrn40_10', {'num_classes': 100}, 60_014_644),
         ('warn_wrn40_10', {'num_classes': 100, 'gate_norm': True}, 60_014_652),
         ('wide_resnet50_4', {'num_classes': 1000}, 223_439_144),
+        ('pan_vgg', {'num_classes': 10}, 19_714_635),
+        ('cifar_vgg16', {'num_classes': 10}, 14_991_946),
         ('att2_vgg', {'num_classes': 10}, 14_736_458),
         ('att2_vgg', {'num_classes': 10, 'compat': 'dp'}, 19_719_754),
         ('att2_vgg', {'num_classes': 10, 'mask': 'sigmoid'}, 19_720_780),
@@ -168,7 +170,7 @@ def test_levels_of_clans_vgg_are_timms_own_layers() -> None:
 
 @pytest.mark.parametrize('name', timm.list_models(module='fg_models'))
 def test_presets_build_and_run(name: str) -> None:
-    if name.startswith(('warn_wide_resnet50_4', 'warn_wrn40', 'att2_wrn40')) or '101' in name:
+    if name.startswith(('warn_wide_resnet', 'warn_wrn40', 'att2_wrn40')) or '101' in name:
         with torch.device('meta'):  # large: the smaller sister is run
             assert parameters(timm.create_model(name)) > 0
         return
@@ -342,12 +344,43 @@ def test_wide_resnet_taps_are_what_the_next_layer_reads() -> None:
     assert len(pruned.stages) == 2
 
 
-def test_dropout_between_the_convolutions() -> None:
-    model = timm.create_model('wrn28_10', depth=10, width=1, block_drop_rate=0.5)
+@pytest.mark.parametrize('kind', ['element', 'channel'])
+def test_dropout_between_the_convolutions(kind: str) -> None:
+    """Of single values (the WRN paper), or of whole channels (WARN's official code)."""
+    given = {} if kind == 'element' else {'block_drop_type': kind}
+    model = timm.create_model('wrn28_10', depth=10, width=1, block_drop_rate=0.5, **given)
     x = torch.randn(2, 3, 32, 32)
     assert not torch.equal(model(x), model(x))
+    kept = model.stages[0][0].drop(torch.ones(8, 16, 32, 32)).mean(dim=(2, 3)) / 2
+    assert kept.mean().item() == pytest.approx(0.5, abs=0.15)
+    assert set(kept.unique().tolist()) == {0.0, 1.0} if kind == 'channel' else kept.max() < 0.7
     model.eval()
     assert torch.equal(model(x), model(x))
+
+
+def test_another_kind_of_dropout() -> None:
+    message = "block_drop_type='pixel': must be 'element' or 'channel'"
+    with pytest.raises(ValueError, match=message):
+        timm.create_model('wrn28_10', depth=10, width=1, block_drop_type='pixel')
+
+
+def test_what_warn_fine_tunes() -> None:
+    """Three levels of four heads on timm's wide ResNet with its own head and weights."""
+    with torch.device('meta'):
+        model = timm.create_model('warn_wide_resnet50_2', num_classes=200)
+        plain = timm.create_model('wide_resnet50_2', num_classes=200)
+    assert model.method.taps == 3 and model.method_args == {'heads': 4}
+    assert model.head == 'network' and model.place is not None
+    own = {f'backbone.{n}' for n, _ in plain.named_parameters() if not n.startswith('fc.')}
+    assert own <= {n for n, _ in model.named_parameters()}
+    assert timm.get_pretrained_cfg('wide_resnet50_2').has_weights
+    assert timm.model_entrypoint('warn_wide_resnet50_2').backbone == 'wide_resnet50_2'
+
+
+def test_att2_on_resnet164_has_the_official_dropout() -> None:
+    with torch.device('meta'):
+        model = timm.create_model('att2_resnet164')
+    assert [m.p for m in model.method.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.3]
 
 
 class TestTask:

@@ -261,9 +261,7 @@ class BranchClassifiers(nn.Module):
         return {name: self.fc[name](x) for name, x in zip(self.names, pooled, strict=True)}
 
     def predict(self, scores: dict[str, Tensor]) -> Tensor:
-        """The mean over the branches that predict: of their scores, or the logarithm of that of
-        their probabilities.
-        """
+        """The mean over the branches that predict: of scores, or log of that of probabilities."""
         chosen = torch.stack([scores[name] for name in self.branches])
         if self.average == 'logits':
             return chosen.mean(dim=0)

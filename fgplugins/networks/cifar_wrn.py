@@ -7,6 +7,9 @@ optional dropout between the convolutions of a block (section 2.4). timm has the
 The intermediates are ReLU(BN(.)) of each group's output, that is the first normalisation of the
 next group and, after the last one, the final normalisation: what the WARN paper's official code
 attends to, and what each next layer really reads.
+
+Deviations: none. The official code of WARN (https://github.com/prlz77/attend-and-rectify) drops
+whole channels in a block, where the WRN paper drops single values: ``block_drop_type='channel'``.
 """
 
 from __future__ import annotations
@@ -23,17 +26,20 @@ from fgplugins.networks.sequential_cnn import ClassifiedCNN
 __all__ = ['CifarWideResNet']
 
 
+DROPOUTS = {'element': nn.Dropout, 'channel': nn.Dropout2d}
+
+
 class WideBlock(nn.Module):
     """BN-ReLU-conv-BN-ReLU-(dropout)-conv with a shortcut, projected where the width changes."""
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, drop_rate: float, **dd: object
+        self, in_channels: int, channels: int, stride: int, drop: nn.Module, **dd: object
     ) -> None:
         super().__init__()
         self.norm1 = BatchNormAct2d(in_channels, **dd)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False, **dd)
         self.norm2 = BatchNormAct2d(channels, **dd)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = drop
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False, **dd)
         self.shortcut = (
             nn.Identity()
@@ -57,9 +63,9 @@ class PreActBottleneck(WideBlock):
     """The three-convolution block of ResNet-164, a quarter as wide inside (He et al., 2016)."""
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, drop_rate: float, **dd: object
+        self, in_channels: int, channels: int, stride: int, drop: nn.Module, **dd: object
     ) -> None:
-        super().__init__(in_channels, channels, stride, drop_rate, **dd)
+        super().__init__(in_channels, channels, stride, drop, **dd)
         inner = channels // 4
         self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False, **dd)
         self.norm2 = BatchNormAct2d(inner, **dd)
@@ -97,8 +103,12 @@ class CifarWideResNet(ClassifiedCNN):
         global_pool: timm's pooling name.
         drop_rate: dropout before the classifier.
         block_drop_rate: dropout between the convolutions of a block (the paper uses 0.3).
+        block_drop_type: what it drops: each 'element' of a map by itself | whole 'channel's.
         device: where to create the parameters.
         dtype: their type.
+
+    Raises:
+        ValueError: for a depth that cannot be, or another type of dropout.
     """
 
     def __init__(
@@ -111,6 +121,7 @@ class CifarWideResNet(ClassifiedCNN):
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
         block_drop_rate: float = 0.0,
+        block_drop_type: str = 'element',
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -120,6 +131,12 @@ class CifarWideResNet(ClassifiedCNN):
         if n < 1 or n * layers + other != depth:
             rule = '9 n + 2, as 164' if bottleneck else '6 n + 4, as 28 or 40'
             raise ValueError(f'CifarWideResNet: depth={depth}: must be {rule}')
+        if block_drop_type not in DROPOUTS:
+            raise ValueError(
+                f"CifarWideResNet: block_drop_type={block_drop_type!r}: must be 'element' or "
+                "'channel'"
+            )
+        dropout = DROPOUTS[block_drop_type]
         dd = {'device': device, 'dtype': dtype}
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
@@ -129,9 +146,10 @@ class CifarWideResNet(ClassifiedCNN):
         self.stem = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False, **dd)
         self.stages = nn.ModuleList()
         for i, stride in enumerate((1, 2, 2)):
-            group = [block(widths[i], widths[i + 1], stride, block_drop_rate, **dd)]
+            inside, outside = widths[i], widths[i + 1]
+            group = [block(inside, outside, stride, dropout(block_drop_rate), **dd)]
             group += [
-                block(widths[i + 1], widths[i + 1], 1, block_drop_rate, **dd) for _ in range(n - 1)
+                block(outside, outside, 1, dropout(block_drop_rate), **dd) for _ in range(n - 1)
             ]
             self.stages.append(WideGroup(*group))
         self.norm = BatchNormAct2d(widths[3], **dd)

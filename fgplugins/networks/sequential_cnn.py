@@ -10,7 +10,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
-__all__ = ['ClassifiedCNN', 'SequentialCNN']
+__all__ = ['ClassifiedCNN', 'HiddenHead', 'SequentialCNN']
 
 
 class ClassifiedCNN(nn.Module):
@@ -18,7 +18,7 @@ class ClassifiedCNN(nn.Module):
 
     feature_info: list[dict[str, object]]
     stages: nn.Sequential
-    head: ClassifierHead
+    head: nn.Module
     num_features: int
     head_hidden_size: int
     num_classes: int
@@ -61,16 +61,64 @@ class ClassifiedCNN(nn.Module):
         take, last = feature_take_indices(len(self.feature_info), indices)
         if last + 1 < len(self.stages):
             self.keep_stages(last)
+        if prune_head or last + 1 < len(self.feature_info):
             # the classifier, sized for another map, goes
             self.num_features = self.head_hidden_size = self.feature_info[last]['num_chs']
-            self.reset_classifier(0, '')
-        elif prune_head:
             self.reset_classifier(0, '')
         return take
 
 
+class HiddenHead(nn.Module):
+    """Layers of the network's own between its last map and a linear classifier.
+
+    Args:
+        hidden: map (N, C, H, W) -> embedding (N, D); of one size of maps, or of any.
+        channels: D.
+        num_classes: 0 for no classifier.
+        global_pool: '' leaves ``hidden`` out: without classes, the map is handed on as it is.
+        drop_rate: dropout before the classifier.
+        device: where to create the classifier.
+        dtype: its type.
+
+    Raises:
+        ValueError: for another pooling, or '' with classes.
+    """
+
+    def __init__(
+        self,
+        hidden: nn.Module,
+        channels: int,
+        num_classes: int,
+        global_pool: str | None = None,
+        drop_rate: float = 0.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden, self.channels = hidden, channels
+        self.drop = nn.Dropout(drop_rate)
+        self.reset(num_classes, global_pool, device=device, dtype=dtype)
+
+    def reset(self, num_classes: int, pool_type: str | None = None, **dd: object) -> None:
+        """Replace the classifier; see the class."""
+        left_out = pool_type == '' or isinstance(self.hidden, nn.Identity)
+        if pool_type or (left_out and num_classes):
+            raise ValueError(
+                f'global_pool={pool_type!r}, num_classes={num_classes}: this network classifies '
+                'by fully connected layers of its own: leave global_pool out'
+            )
+        if left_out:
+            self.hidden = nn.Identity().train(self.training)
+        fc = nn.Linear(self.channels, num_classes, **dd) if num_classes else nn.Identity()
+        self.fc = fc.train(self.training)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(self.hidden(x))
+        return x if pre_logits else self.fc(x)
+
+
 class SequentialCNN(ClassifiedCNN):
-    """Stages one after the other, average pooling and a linear classifier.
+    """Stages one after the other, and a head: average pooling and a linear classifier, or its own.
 
     Args:
         stages: the stages.
@@ -78,8 +126,9 @@ class SequentialCNN(ClassifiedCNN):
         reductions: stride of each stage's output.
         num_classes: 0 for no classifier.
         in_chans: image channels.
-        global_pool: timm's pooling name.
+        global_pool: timm's pooling name, where the head is not its own.
         drop_rate: dropout before the classifier.
+        head: the head, in place of average pooling and a linear classifier.
         device: where to create the classifier.
         dtype: its type.
     """
@@ -93,6 +142,7 @@ class SequentialCNN(ClassifiedCNN):
         in_chans: int,
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
+        head: HiddenHead | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -105,14 +155,13 @@ class SequentialCNN(ClassifiedCNN):
             for i, (c, r) in enumerate(zip(channels, reductions, strict=True))
         ]
         self.num_features = self.head_hidden_size = channels[-1]
-        self.head = ClassifierHead(
-            self.num_features,
-            num_classes,
-            pool_type=global_pool,
-            drop_rate=drop_rate,
-            device=device,
-            dtype=dtype,
-        )
+        if head is None:
+            head = ClassifierHead(
+                channels[-1], num_classes, global_pool, drop_rate, device=device, dtype=dtype
+            )
+        else:
+            self.head_hidden_size = head.channels
+        self.head = head
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity='relu')

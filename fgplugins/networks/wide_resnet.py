@@ -1,8 +1,12 @@
 """WRN-50-4: the bottleneck ResNet-50 with inner layers four times as wide.
 
 Zagoruyko and Komodakis, *Wide Residual Networks*, BMVC 2016, https://arxiv.org/abs/1605.07146,
-section 3 (ImageNet). timm has the factor 2 only; the WARN paper fine-tunes the factor 4. No weights
-of it are published in a form that timm can load.
+section 3 (ImageNet). timm has the factor 2 only.
+
+The WARN paper writes WRN-50-4 (section 4.4), but the parameters that its Table 4 stands for are
+those of the factor 2, timm's `wide_resnet50_2`, whose ImageNet weights are published
+(docs/complexity.md). This is the network that the text names; no weights of it are published in a
+form that timm can load.
 """
 
 from __future__ import annotations

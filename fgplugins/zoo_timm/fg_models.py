@@ -239,18 +239,20 @@ on_register(_register_generic)
 # the papers' own networks have no more than average pooling and a linear layer behind their maps
 PLAIN = {'head': 'mean'}
 
-# WARN, section 4.3: AD 3, AW 4 on CIFAR; section 4.4: fine-tuning the ImageNet network
+# WARN, section 4.3: AD 3, AW 4 on CIFAR; section 4.4: fine-tuning the ImageNet network, which is
+# WRN-50-2 by Table 4's parameters and WRN-50-4 by its name
 _register_preset('warn_wrn28_10', 'warn', 'wrn28_10', taps=3, heads=4, **PLAIN)
 _register_preset('warn_wrn40_10', 'warn', 'wrn40_10', taps=3, heads=4, **PLAIN)
+_register_preset('warn_wide_resnet50_2', 'warn', 'wide_resnet50_2', taps=3, heads=4)
 _register_preset('warn_wide_resnet50_4', 'warn', 'wide_resnet50_4', taps=3, heads=4, **PLAIN)
 
-# att2, Table 1: one, two and three levels of the VGG, progressive attention, ResNet-164; WARN,
-# Table 1, has it on wide residual networks
+# att2, Table 1: one, two and three levels of the VGG, progressive attention, ResNet-164 (whose
+# dropout is the official code's); WARN, Table 1, has it on wide residual networks
 _register_preset('att1_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, **PLAIN)
 _register_preset('att2_vgg', 'att2', 'att_vgg', taps=2, pool_first=True, **PLAIN)
 _register_preset('att3_vgg', 'att2', 'att_vgg', taps=3, pool_first=True, **PLAIN)
 _register_preset('pan_vgg', 'att2', 'att_vgg', taps=1, pool_first=True, progressive=True, **PLAIN)
-_register_preset('att2_resnet164', 'att2', 'preact_resnet164', taps=2, **PLAIN)
+_register_preset('att2_resnet164', 'att2', 'preact_resnet164', taps=2, dropout=0.3, **PLAIN)
 _register_preset('att2_wrn28_10', 'att2', 'wrn28_10', taps=2, **PLAIN)
 _register_preset('att2_wrn40_10', 'att2', 'wrn40_10', taps=2, **PLAIN)
 
