@@ -39,6 +39,8 @@ Deviations (official code: https://github.com/prlz77/attend-and-rectify, modules
     uniform.
   * Sigmoid masks (the paper's ablation) are averaged over positions where Eq. 3 prints a sum: the
     text says "spatially averaged", and a sum would grow with the resolution.
+  * Without head gates the hypotheses of the heads are averaged; the official code averages their
+    log-probabilities.
   * The diversity term is the mean squared off-diagonal entry of the masks' Gram matrix, as the
     text means it ("to prevent the attention heads at the same depth to collapse into the same
     region"). The official code first averages the masks over 2x2 cells, which shrinks the term to
