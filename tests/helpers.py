@@ -39,12 +39,14 @@ def image_folder(
     return root
 
 
-def load_config(config: Path | str, **options: object) -> Config:
-    """A config as tools read it, with ``--cfg-options``."""
+def load_config(config: Path | str, control: bool = False, **options: object) -> Config:
+    """A config as tools read it, with ``--cfg-options`` and ``--control``."""
     from fgplugins.zoo_mmpretrain.running import configs
 
     return configs.load_config(
-        argparse.Namespace(config=str(config), cfg_options=options, work_dir=None, data_root=None)
+        argparse.Namespace(
+            config=str(config), cfg_options=options, work_dir=None, data_root=None, control=control
+        )
     )
 
 

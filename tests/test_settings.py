@@ -28,7 +28,15 @@ import fgplugins.zoo_mmpretrain as zoo
 from fgplugins.errors import UserError
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_mmpretrain import evaluation
-from fgplugins.zoo_mmpretrain.running import configs, data, launching, models
+from fgplugins.zoo_mmpretrain.hooks import LeaveOutHook
+from fgplugins.zoo_mmpretrain.running import (
+    checkpoints,
+    configs,
+    data,
+    initial_weights,
+    launching,
+    models,
+)
 from fgplugins.zoo_mmpretrain.running.inheritance import accepted_arguments
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.saved_settings import saved_config
@@ -145,6 +153,41 @@ def test_a_component_that_starts_anew(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+# ---------------------------------------------------------------------------------------- --control
+
+
+@pytest.mark.parametrize(
+    ('name', 'lost'),
+    [
+        ('warn_mobilenetv2_cub', 'taps'),
+        ('clan_r50_cub', 'taps, inner_channels'),
+        ('art_r50_cub', 'view_size, RestrictionScheduleHook'),
+        ('att2_vgg_cifar10', 'taps, pool_first'),
+    ],
+)
+def test_the_control_of_any_config(name: str, lost: str, capsys: pytest.CaptureFixture) -> None:
+    plain, cfg = load_config(name), load_config(name, control=True)
+    method = plain.model.head.type
+    assert f'note: GAPHead in the place of {method}, whose {lost} is' in capsys.readouterr().out
+    assert cfg.model.head.type == 'GAPHead'
+    assert cfg.model.head.num_classes == plain.model.head.num_classes
+    assert cfg.model.head.get('multi_label') == plain.model.head.get('multi_label')
+    assert cfg.work_dir == f'{plain.work_dir}_control'
+    for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert cfg[key] == plain[key]
+    assert MODELS.build(cfg.model).head.method.is_network
+
+
+def test_what_the_control_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.head\.heads: GAPHead has no 'heads'"):
+        load_config('warn_mobilenetv2_cub', control=True, **{'model.head.heads': 2})
+    with pytest.raises(UserError, match='the place of the method: leave one of them out'):
+        load_config('warn_mobilenetv2_cub', control=True, **{'model.head.type': 'CLANHead'})
+    plain = derived(tmp_path, "model = dict(head=dict(_delete_=True, type='LinearClsHead'))")
+    with pytest.raises(UserError, match=r"--control: model\.head\.type='LinearClsHead'"):
+        load_config(plain, control=True)
+
+
 @pytest.mark.parametrize(
     ('place', 'kind', 'lost'),
     [
@@ -168,6 +211,50 @@ def test_accepted_arguments() -> None:
     assert {'heads', 'taps', 'num_classes', 'mix'} < accepted_arguments(zoo.heads.WARNHead)
     assert accepted_arguments(zoo.FineGrainedImages) is None  # the rest goes to its parent
     assert accepted_arguments(torch.optim.SGD) >= {'lr', 'momentum'}
+
+
+@pytest.mark.parametrize('name', shipped_configs())
+def test_pretrained_finds_weights_or_says_where_they_come_from(name: str) -> None:
+    cfg = load_config(name)
+    try:
+        assert initial_weights.set_pretrained(cfg, 'config') is None
+    except UserError as error:
+        scratch = 'from random weights' in str(error)
+        assert scratch or cfg.pretrained_hint in str(error)
+        # a fine-tuning never starts from nothing without a word
+        assert scratch == ('pretrained_hint' not in cfg)
+    else:
+        backbone = cfg.model.backbone
+        assert backbone.get('pretrained') or backbone.init_cfg.checkpoint
+
+
+def test_a_whole_model_but_for_what_the_config_leaves_out(tmp_path: Path) -> None:
+    """As att2 starts on CUB: from all that was learned on CIFAR-100 but the classifier."""
+    text = (
+        "pretrained_leaves_out = ['head.method.norms.', 'head.method.classifier.']\n"
+        "model = dict(head=dict(compat='dp', taps=1))\n"
+    )
+    cfg = load_config(derived(tmp_path, text, 'att2_mobilenetv2_cub'))
+    cfg.model.backbone.model_name = 'resnet18'
+    model = MODELS.build(cfg.model)
+    file = str(tmp_path / 'start.pth')
+    theirs = {k: v + 1 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    theirs['head.method.classifier.weight'] = torch.zeros(3, 512)
+    torch.save({'state_dict': theirs, 'meta': {}}, file)
+    assert initial_weights.set_pretrained(cfg, file) is None and cfg.load_from == file
+
+    content = checkpoints.read_checkpoint(file)
+    left_out = cfg.pretrained_leaves_out
+    checkpoints.check_checkpoint(content, file, model, left_out=left_out)
+    LeaveOutHook(left_out).after_load_checkpoint(None, content)
+    model.load_state_dict(content['state_dict'], strict=False)
+    for key, value in model.state_dict().items():
+        left = key.startswith(tuple(left_out))
+        if value.is_floating_point() and value.shape == theirs[key].shape:
+            assert torch.equal(value, theirs[key]) != left, key
+    del content['state_dict']['backbone.timm_model.conv1.weight']
+    with pytest.raises(UserError, match='it lacks backbone'):
+        checkpoints.check_checkpoint(content, file, model, left_out=left_out)
 
 
 def test_where_weights_came_from_is_left_out() -> None:

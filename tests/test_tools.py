@@ -271,7 +271,10 @@ def assert_one_error(done: subprocess.CompletedProcess, message: str) -> None:
         (['warn_cnn_digits', '--cfg-options', 'model.head.num_classes=7'], 'data have 10 classes'),
         (['warn_cnn_digits', '--resume', 'none.pth'], "checkpoint 'none.pth' is not a file"),
         (['warn_cnn_digits', '--launcher', 'pytorch'], 'torchrun --nproc-per-node 2'),
-        (['warn_cnn_digits', '--pretrained'], 'this config names no weights'),
+        (
+            ['warn_cnn_digits', '--pretrained'],
+            'no weights are named: this config trains from',
+        ),
         (['siou_r18_voc2012'], "data root 'data/VOC2012' should hold JPEGImages/*.jpg"),
         (['siou_r18_imagenet', '--data-root', '.'], "data root '.' should hold train/<class>/"),
         (['siou_r18_caltech256', '--data-root', '.'], '(256_ObjectCategories/001.ak47/*.jpg ...)'),

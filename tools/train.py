@@ -2,6 +2,7 @@
 
 python tools/train.py configs/warn_cnn_digits.py
 python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained
+python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --pretrained --control
 python tools/train.py configs/warn_r50_cub.py --data-root ~/birds --backbone convnext_tiny
 """
 
@@ -59,6 +60,11 @@ def parse_args() -> argparse.Namespace:
         help="any network of timm in place of the config's: its levels, mean and deviation, and "
         'its size of images where it takes one only',
     )
+    parser.add_argument(
+        '--control',
+        action='store_true',
+        help="train the network itself by the config's recipe, without its method",
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
     parser.add_argument('--no-validate', action='store_true', help='do not test after each epoch')
@@ -115,7 +121,9 @@ def check_run(cfg: Config, args: argparse.Namespace, weights: dict[str, Tensor] 
     if not resumed:
         initial_weights.check_initial_weights(cfg, model, weights, args.pretrained)
     if checkpoint:
-        checkpoints.check_checkpoint(content, checkpoint, model, complete=resumed)
+        left_out = () if resumed else cfg.get('pretrained_leaves_out') or ()
+        complete = resumed or bool(left_out)
+        checkpoints.check_checkpoint(content, checkpoint, model, complete, left_out=left_out)
     return resumed and resuming.is_finished(cfg, content['meta'], checkpoint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from fgplugins.zoo_mmpretrain.registry import FUNCTIONS, HOOKS, register
 __all__ = [
     'EpochSeedHook',
     'FiniteGradientHook',
+    'LeaveOutHook',
     'RestrictionScheduleHook',
     'WorkFolderHook',
     'seed_worker',
@@ -83,6 +85,22 @@ class RestrictionScheduleHook(Hook):
         past = runner.epoch - self.begin
         is_on = past < 0 or past // self.period % 2 == 1
         regularizer.leave_out(*([] if is_on else ['restriction']))
+
+
+class LeaveOutHook(Hook):
+    """Starts from a checkpoint without some of its weights, as those of another classifier.
+
+    Args:
+        prefixes: beginnings of the names of what is left out.
+    """
+
+    def __init__(self, prefixes: Sequence[str]) -> None:
+        self.prefixes = tuple(prefixes)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        weights = checkpoint.get('state_dict', checkpoint)
+        for key in [k for k in weights if k.removeprefix('module.').startswith(self.prefixes)]:
+            del weights[key]
 
 
 class FiniteGradientHook(Hook):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,6 +144,7 @@ def check_checkpoint(
     model: nn.Module,
     complete: bool = True,
     any_method: bool = False,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Refuse a checkpoint that was not made for this model.
 
@@ -154,11 +155,15 @@ def check_checkpoint(
         complete: it must be a checkpoint of this very model; else one that part of the model
             starts from.
         any_method: it may be of another method that has the same weights.
+        left_out: beginnings of the names of weights that are not taken from it.
 
     Raises:
         UserError: naming the number of classes, the method, or the first weight that does not fit.
     """
-    weights, own = weights_of(checkpoint), model.state_dict()
+    weights, own = (
+        {k: v for k, v in found.items() if not k.startswith(tuple(left_out))}
+        for found in (weights_of(checkpoint), model.state_dict())
+    )
     head, saved = type(getattr(model, 'head', None)), saved_head(checkpoint)
     if issubclass(head, MethodHead) and saved not in (None, head.__name__) and not any_method:
         raise UserError(

@@ -13,6 +13,7 @@ from fgplugins.data.class_folders import has_validation
 from fgplugins.errors import UserError
 from fgplugins.utils.shipped import shipped_configs, shipped_folder
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
+from fgplugins.zoo_mmpretrain.running.control import set_control
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.inheritance import drop_settings_of_other_types
 from fgplugins.zoo_mmpretrain.running.overrides import Overrides, override
@@ -69,15 +70,21 @@ def load_config(args: argparse.Namespace) -> Config:
     with user_errors(f'config {path}'):
         cfg = Config.fromfile(path)
         cfg = Config(name_types(cfg.to_dict()), filename=cfg.filename)
-    backbone = getattr(args, 'backbone', None)
-    for note in set_backbone(cfg, backbone) if backbone else ():
+    backbone, control = getattr(args, 'backbone', None), getattr(args, 'control', False)
+    notes = set_backbone(cfg, backbone) if backbone else []
+    notes += set_control(cfg, overrides) if control else []
+    for note in notes:
         print(f'note: {note}')
     override(cfg, overrides)
     _check_sections(cfg, path)
     for note in drop_settings_of_other_types(cfg, path, overrides):
         print(f'note: {note}')
     _note_schedule_length(cfg, overrides)
-    _set_work_folder(cfg, path, args.work_dir, backbone)
+    # a hub's name has a folder's signs in it
+    parts = (['control'] if control else []) + (
+        [re.sub(r'[^\w.-]', '_', backbone)] if backbone else []
+    )
+    _set_work_folder(cfg, path, args.work_dir, parts)
     if args.data_root is not None:
         for dataset in all_datasets(cfg):
             dataset.data_root = args.data_root
@@ -93,15 +100,13 @@ def _check_sections(cfg: Config, path: Path) -> None:
         raise UserError(f'config {path}: it has no model')
 
 
-def _set_work_folder(cfg: Config, path: Path, given: str | None, backbone: str | None) -> None:
+def _set_work_folder(cfg: Config, path: Path, given: str | None, parts: list[str]) -> None:
     if given:
         cfg.work_dir = given
     elif is_run(path.parent):  # the config of a run, in its folder wherever that is now
         cfg.work_dir = str(path.parent)
     elif not cfg.get('work_dir'):
-        # a hub's name has a folder's signs in it
-        suffix = '_' + re.sub(r'[^\w.-]', '_', backbone) if backbone else ''
-        cfg.work_dir = str(Path('work_dirs') / f'{path.stem}{suffix}')
+        cfg.work_dir = str(Path('work_dirs') / '_'.join([path.stem, *parts]))
     if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
         raise UserError(f'--work-dir {cfg.work_dir} is a file, not a folder')
 

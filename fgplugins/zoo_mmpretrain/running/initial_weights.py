@@ -23,6 +23,8 @@ __all__ = ['check_initial_weights', 'drop_pretrained', 'set_pretrained']
 def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
     """Start the backbone from given or published weights, or say that it starts from none.
 
+    A file of a whole model gives all of it to a config that names what it leaves out.
+
     Returns:
         The weights of a file by name, to be checked against the backbone once it is built.
     """
@@ -36,13 +38,16 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
                 'note: the backbone starts from random weights; --pretrained downloads '
                 f'{published}, --pretrained FILE loads a file'
             )
+        elif cfg.get('pretrained_hint'):
+            print(f'note: the backbone starts from random weights; {cfg.pretrained_hint}')
         return None
     if weights == 'config' and is_timms and published:
         backbone.pretrained = True  # timm knows where they are
         return None
     source = published if weights == 'config' else weights
     if source is None:
-        raise UserError('--pretrained: this config names no weights; give a file or URL')
+        where = cfg.get('pretrained_hint') or 'this config trains from random weights'
+        raise UserError(f'--pretrained: no weights are named: {where}; give a file or URL')
     if '://' in source:
         if is_timms:
             backbone.pretrained = True
@@ -56,6 +61,9 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
     is_ours = short_type(backbone) == 'TimmNetwork'
     names = ('backbone.timm_model.',) if is_ours else ('backbone.',)
     if any(key.startswith(names) for key in content):  # of a run of ours or of the zoo
+        if cfg.get('pretrained_leaves_out') and any(key.startswith('head.') for key in content):
+            cfg.load_from = source
+            return None
         backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
         return {k.removeprefix('backbone.'): v for k, v in content.items()}
     if is_ours:

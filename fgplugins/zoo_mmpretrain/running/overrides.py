@@ -28,6 +28,8 @@ READ_SECTIONS = (
     'efficient_conv_bn_eval',
     'find_unused_parameters',
     'model_wrapper_cfg',
+    'pretrained_hint',
+    'pretrained_leaves_out',
     'pretrained_weights',
     'runner_type',
     'sync_bn',

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from fgplugins.zoo_mmpretrain.hooks import LeaveOutHook
 from fgplugins.zoo_mmpretrain.running import work_folder
 from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
 from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
@@ -32,6 +33,8 @@ def train(cfg: Config, finished: bool) -> None:
             moved_to = work_folder.move_earlier_run(cfg.work_dir, saved, runner.timestamp)
             if moved_to:
                 print(f'note: the files of an earlier run are set aside in {moved_to}')
+        if cfg.get('pretrained_leaves_out') and not resumed:
+            runner.register_hook(LeaveOutHook(cfg.pretrained_leaves_out))
         with logged_errors(runner):
             try:
                 if not finished:
