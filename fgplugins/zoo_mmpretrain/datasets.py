@@ -29,7 +29,7 @@ class FineGrainedImages(BaseDataset):
             ``metainfo=dict(classes=...)`` does the same. None for the layout's own order. They may
             name more classes than there are images of.
         val_share: share of each class's training images that 'val' has and 'train' lacks, where the
-            folder has no validation images of its own. Training and validation need the same one.
+            folder has no validation images of its own. Both need the same one, and the same seed.
         options: what only some layouts take: ``dict(extra=True)`` for SVHN's training images,
             ``dict(label='age', fold=0)`` for Adience.
         metainfo: MMPretrain's.
