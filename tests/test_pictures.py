@@ -301,6 +301,19 @@ class TestAfterTraining:
 
 # ----------------------------------------------------------------------------------- show_attention
 
+
+def test_a_file_on_its_own_is_read_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The pipeline crops to boxes, which the images of a data set have."""
+    pytest.importorskip('mmpretrain')
+    from fgplugins.analysis.loading import load_model
+
+    Image.new('RGB', (30, 50), (200, 30, 90)).save(tmp_path / 'x.png')
+    image, inputs = load_model('att2_vgg_dp_cub').read_image(str(tmp_path / 'x.png'))
+    assert image.shape == (80, 80, 3) and tuple(image[79, 79]) == (200, 30, 90)
+    assert inputs.amax() <= 1, 'values between 0 and 1, by no mean and deviation'
+    assert 'a file on its own has no box' in capsys.readouterr().out
+
+
 KWARGS = {'backbone': 'clutter_cnn', 'in_chans': 1, 'num_classes': 3}
 
 

@@ -25,6 +25,7 @@ from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.models import check_model
 from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, pipeline_size, short_type
+from fgplugins.zoo_mmpretrain.transforms import CropToBox
 
 __all__ = ['load_classifier', 'load_config_model']
 
@@ -137,8 +138,11 @@ def _image_reader(
 
     @functools.cache
     def pipeline() -> Compose:
+        alone = [step for step in steps if short_type(step) != CropToBox.__name__]
+        if len(alone) < len(steps):
+            print('note: images are read whole: a file on its own has no box to crop it by')
         with user_errors('test pipeline'):
-            return Compose([TRANSFORMS.build(step) for step in steps])
+            return Compose([TRANSFORMS.build(step) for step in alone])
 
     @functools.cache
     def pictures() -> Compose | None:
