@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from fgplugins.utils.shipped import shipped_configs
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
@@ -47,6 +49,14 @@ def test_commands_are_understood(
     for argument in arguments:
         if argument.startswith('configs/'):
             assert (ROOT / argument).is_file()
+
+
+@pytest.mark.parametrize(('run', 'epoch'), re.findall(r'work_dirs/(\w+)/epoch_(\d+)\.pth', README))
+def test_checkpoints_are_of_the_last_epoch_of_a_config(run: str, epoch: str) -> None:
+    config = pytest.importorskip('mmengine.config')
+    # a backbone can have been added to the name
+    name = next(c for c in reversed(shipped_configs()) if run == c or run.startswith(f'{c}_'))
+    assert config.Config.fromfile(ROOT / f'configs/{name}.py').train_cfg.max_epochs == int(epoch)
 
 
 def test_the_python_lines_run() -> None:

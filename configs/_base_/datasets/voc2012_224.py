@@ -1,7 +1,8 @@
 # PASCAL VOC 2012, images of several classes, by MMPretrain's own data set. ICASC, section 4.3, has
-# its AP from the evaluation server; its test labels are not published, so 'val' is tested on here,
-# and AP is the area under the curve as it is, without the server's interpolation. Difficult objects
-# do not count, as on the server. Crops and mirrors: the paper names none.
+# its AP from the evaluation server, whose labels are not published, and does not say what it trains
+# on: here 'train' is trained on and 'val' tested on. AP is the area under the curve as it is,
+# without the server's interpolation. Difficult objects do not count, as on the server. Crops and
+# mirrors: the paper names none.
 _base_ = './short_edge_224.py'
 
 data_preprocessor = dict(num_classes=20, to_onehot=True)
