@@ -2,7 +2,9 @@
 _base_ = './att2_vgg_cub.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='TimmNetwork', model_name='cifar_vgg16', first_pool=5),
+    backbone=dict(
+        _delete_=True, type='TimmNetwork', model_name='cifar_vgg16', pool_before_last=True
+    ),
     head=dict(_delete_=True, type='GAPHead', num_classes=200),
 )
 pretrained_hint = (
