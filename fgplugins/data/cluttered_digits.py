@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ TEST_DIGITS, VAL_DIGITS = 500, 200
 MNIST_VAL_DIGITS = 10000
 SPLITS = ('train', 'val', 'test')
 PATCH = 8
+FEW = 10000  # images at a time, so that the memory is that of the images themselves
 
 
 def _read_idx(folder: Path, stem: str) -> np.ndarray:
@@ -140,24 +142,27 @@ def clutter(
     rng = np.random.default_rng(seed)
     which = np.arange(num_images)[:, None, None]
 
-    def place(source: np.ndarray, size: int) -> None:
+    def place(source: Callable[[slice], np.ndarray], size: int) -> None:
         y = rng.integers(0, canvas - size + 1, (num_images, 1, 1)) + np.arange(size)[:, None]
         x = rng.integers(0, canvas - size + 1, (num_images, 1, 1)) + np.arange(size)
-        images[which, y, x] += source
+        for start in range(0, num_images, FEW):
+            few = slice(start, start + FEW)
+            images[which[few], y[few], x[few]] += source(few)
 
     images = np.zeros((num_images, canvas, canvas), np.float32)
     for _ in range(distractors):
         other = rng.integers(0, n, (num_images, 1, 1))
         y = rng.integers(0, side - PATCH + 1, (num_images, 1, 1)) + np.arange(PATCH)[:, None]
         x = rng.integers(0, side - PATCH + 1, (num_images, 1, 1)) + np.arange(PATCH)
-        place(digits[other, y, x], PATCH)
+        place(lambda few, at=(other, y, x): digits[tuple(i[few] for i in at)], PATCH)
     np.minimum(images, 1, out=images)
 
     rounds = -(-num_images // n)
     chosen = np.concatenate([rng.permutation(n) for _ in range(rounds)])[:num_images]
-    place(digits[chosen], side)
+    place(lambda few: digits[chosen[few]], side)
     np.clip(images, 0, 1, out=images)
-    return np.rint(images * 255).astype(np.uint8), labels[chosen]
+    images *= 255
+    return np.rint(images, out=images).astype(np.uint8), labels[chosen]
 
 
 @functools.lru_cache(maxsize=4)
