@@ -32,7 +32,8 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope
-    '__init__': ('methods zoo_timm', ''),
+    '__init__': ('after_timm methods', ''),
+    'after_timm': ('zoo_timm', ''),
     '__main__': ('errors utils', ''),
 }
 # one file more than its room may
