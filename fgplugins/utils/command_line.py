@@ -47,16 +47,22 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
 
 
 def require_module(name: str) -> None:
-    """End a command line, with one line, if a part of the package cannot be imported.
+    """Import a part of the package that takes long; end with one line if that is not possible.
+
+    A command line does so when its arguments are read and found right. Ctrl-C ends the import, and
+    the program, without a word.
 
     Args:
         name: the module, as ``fgplugins.zoo_mmpretrain``.
     """
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         importlib.import_module(name)
     except ImportError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def main_guard(main: Callable[[], None]) -> None:
