@@ -191,11 +191,8 @@ def find_backbones(zoo: str, wanted: list[str] | None, report: dict) -> list[Cov
         if name not in known and (wanted is None or name in wanted):
             known[name] = vars(find(name))
             print(f'{zoo} {name}: {known[name]["model"]}', flush=True)
-    return [
-        coverage.CoveredBackbone(**known[n])
-        for n in names
-        if n in known and (not wanted or n in wanted)
-    ]
+    chosen = [n for n in names if n in known and (not wanted or n in wanted)]
+    return [coverage.CoveredBackbone(**known[name]) for name in chosen]
 
 
 def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> Cell:

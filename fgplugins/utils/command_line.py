@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,7 +17,12 @@ __all__ = ['check_outputs', 'command_parser', 'main_guard', 'require_module']
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help begins with a tool's docstring, as it is written."""
+    """A parser whose help begins with a tool's docstring, as it is written.
+
+    Its examples are called as the tool was: ``fgplugins train`` or ``python tools/train.py``.
+    """
+    if description and sys.argv[0].startswith('fgplugins '):
+        description = re.sub(r'python tools/(\w+)\.py', r'fgplugins \1', description)
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
