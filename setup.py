@@ -72,6 +72,7 @@ setup(
             'ruff',
         ],
     },
+    entry_points={'console_scripts': ['fgplugins=fgplugins.__main__:command']},
     cmdclass={'build_py': BuildWithMim},
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

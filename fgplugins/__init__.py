@@ -1,21 +1,21 @@
 """Attention methods for fine-grained recognition as plug-ins for timm and MMPretrain.
 
-Importing the package registers the timm models; MMPretrain configs name
-``fgplugins.zoo_mmpretrain`` in their ``custom_imports``.
+With timm, imported before or after, the package registers its timm models; MMPretrain configs name
+``fgplugins.zoo_mmpretrain`` in their ``custom_imports``. What is listed below is imported when it
+is asked for.
 """
 
-import sys
+from __future__ import annotations
 
-if sys.argv[:1] == ['-m']:  # python -m fgplugins: Ctrl-C ends the imports quietly
-    import signal
+import importlib
+from typing import TYPE_CHECKING
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from fgplugins.after_timm import register, register_with_timm
 
-from fgplugins.methods import Method, get_method, list_methods, register_method
-from fgplugins.methods.checking import check_method  # first: it looks at what is registered
-from fgplugins.methods.layers import without_float16
-from fgplugins.methods.registry import load_entry_points
-from fgplugins.zoo_timm import fg_models as _fg_models  # noqa: F401  (registers the timm models)
+if TYPE_CHECKING:
+    from fgplugins.methods import Method, get_method, list_methods, register_method
+    from fgplugins.methods.checking import check_method
+    from fgplugins.methods.layers import without_float16
 
 __all__ = [
     'Method',
@@ -27,4 +27,25 @@ __all__ = [
 ]
 __version__ = '0.1.0'
 
-load_entry_points()
+_HOMES = {
+    'check_method': 'fgplugins.methods.checking',
+    'without_float16': 'fgplugins.methods.layers',
+}
+_ROOMS = ('data', 'errors', 'methods', 'networks', 'utils', 'zoo_timm')
+
+
+def __getattr__(name: str) -> object:
+    """What `__all__` lists, with all methods registered, and the rooms that need timm at most."""
+    if name in __all__:
+        register()
+        return getattr(importlib.import_module(_HOMES.get(name, 'fgplugins.methods')), name)
+    if name in _ROOMS:
+        return importlib.import_module(f'fgplugins.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
+
+
+register_with_timm()

@@ -26,14 +26,10 @@ import torch
 from fgplugins.analysis.benchmark import method_step, share_weights
 from fgplugins.analysis.complexity import set_paper_order
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.analysis.timing import (
-    add_timing_arguments,
-    machine_record,
-    median_ratio,
-    paired_seconds,
-)
+from fgplugins.analysis.timing import machine_record, median_ratio, paired_seconds
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
+from fgplugins.utils.arguments import add_timing_arguments
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
 
 BATCHES = (1, 8)

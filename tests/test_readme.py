@@ -103,9 +103,12 @@ def test_every_table_entry_is_registered() -> None:
 
 
 def test_importing_is_light() -> None:
-    """`import fgplugins` brings in neither MMPretrain nor mmengine nor matplotlib."""
+    """With timm, `import fgplugins` brings in neither MMPretrain nor mmengine nor matplotlib.
+
+    What it brings in alone is looked at in `test_startup`.
+    """
     code = (
-        'import sys, fgplugins; '
+        'import sys, timm, fgplugins; '
         "print([m for m in ('mmengine', 'mmpretrain', 'mmcv', 'matplotlib', 'sklearn') "
         'if sys.modules.get(m)])'
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from helpers import load_config
 
+from fgplugins.utils.arguments import parse_setting
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_mmpretrain.heads import MethodHead
 from fgplugins.zoo_mmpretrain.registry import MODELS
-from fgplugins.zoo_mmpretrain.running.overrides import Overrides
 from paper_results import TABLES, Row, Table, make_page
 
 DOCS = Path(__file__).parent.parent / 'docs'
@@ -51,8 +51,9 @@ def test_every_config_is_in_a_table_or_of_our_own() -> None:
 
 
 def options_of(text: str) -> dict[str, object]:
-    parse = Overrides(['--cfg-options'], 'cfg_options')._parse
-    return {key: parse(value) for key, value in (pair.split('=', 1) for pair in text.split())}
+    return {
+        key: parse_setting(value) for key, value in (pair.split('=', 1) for pair in text.split())
+    }
 
 
 @pytest.mark.parametrize(('name', 'options'), sorted(RUNS), ids=str)

@@ -586,8 +586,12 @@ class TestTesting:
         assert {'loss_soft_margin', 'loss_siou_inner', 'loss_siou_last'} <= set(report['terms'])
 
 
-@pytest.mark.parametrize('name', ['train', 'test'])
-def test_without_mmpretrain_the_extra_is_named(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('name', 'arguments'), [('train', ['gap_cnn_digits']), ('test', ['gap_cnn_digits', 'a.pth'])]
+)
+def test_without_mmpretrain_the_extra_is_named(
+    name: str, arguments: list[str], tmp_path: Path
+) -> None:
     code = (
         'import importlib.metadata as m, runpy, sys\n'
         'def version(name, real=m.version):\n'
@@ -597,7 +601,7 @@ def test_without_mmpretrain_the_extra_is_named(name: str, tmp_path: Path) -> Non
         'm.version = version\n'
         f"runpy.run_path({str(ROOT / 'tools' / f'{name}.py')!r}, run_name='__main__')\n"
     )
-    done = run(sys.executable, '-c', code, cwd=tmp_path)
+    done = run(sys.executable, '-c', code, *arguments, cwd=tmp_path)
     assert_one_error(done, "pip install 'fgplugins[mm]'")
 
 

@@ -20,26 +20,20 @@ import contextlib
 import json
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
-import torch
-
-from fgplugins.analysis import benchmark
-from fgplugins.analysis.benchmark import MODES, Setup
-from fgplugins.analysis.benchmark_plot import draw_plot
-from fgplugins.analysis.complexity import count_complexity
-from fgplugins.analysis.forms import (
-    ModelForm,
-    add_versus_arguments,
-    complete_second,
-    load_form,
-    split_form,
-)
-from fgplugins.analysis.loading import add_model_arguments
+from fgplugins.analysis.modes import MODES
 from fgplugins.analysis.tables import Table, write_text
-from fgplugins.analysis.timing import add_timing_arguments, machine_record, median_ratio
 from fgplugins.errors import UserError
-from fgplugins.networks.names import is_timm_name
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
+from fgplugins.utils.arguments import (
+    add_model_arguments,
+    add_timing_arguments,
+    add_versus_arguments,
+)
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
+
+if TYPE_CHECKING:
+    from fgplugins.analysis.forms import ModelForm
 
 SWEEPS = {'size': 'sizes', 'batch': 'batches', 'classes': 'classes', 'heads': 'heads'}
 
@@ -109,6 +103,8 @@ def check_device(name: str | None) -> str:
     Raises:
         UserError: if there is no such device here.
     """
+    import torch
+
     if name is None:
         return 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
@@ -126,6 +122,8 @@ class Pair:
     """The two models, built again for every number of classes and heads."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from fgplugins.analysis.forms import complete_second
+
         own = (args.versus_kwargs, args.versus_cfg_options)
         settings = (args.model_kwargs, args.cfg_options)
         second = complete_second(args.model, args.versus or ':paper', settings, own)
@@ -149,6 +147,9 @@ class Pair:
         classes: int | None,
         heads: int | None,
     ) -> ModelForm:
+        from fgplugins.analysis.forms import load_form, split_form
+        from fgplugins.networks.names import is_timm_name
+
         def with_setting(key: str, value: int) -> tuple[list[str], list[str]]:
             if is_timm_name(split_form(spec)[0]):
                 return [*kwargs, f'{key}={value}'], options
@@ -191,6 +192,9 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, object]]:
     Raises:
         UserError: if an entry is not NAME=NUMBER.
     """
+    from fgplugins.analysis.complexity import count_complexity
+    from fgplugins.analysis.forms import complete_second, load_form
+
     rows = []
     for entry in args.accuracy:
         name, _, value = entry.rpartition('=')
@@ -213,7 +217,15 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, object]]:
 def main() -> None:
     args = parse_args()
     check_outputs(args, 'json', 'plot')
-    setup = Setup(
+    require_module('fgplugins.analysis.benchmark')
+
+    import torch
+
+    from fgplugins.analysis import benchmark
+    from fgplugins.analysis.benchmark_plot import draw_plot
+    from fgplugins.analysis.timing import machine_record, median_ratio
+
+    setup = benchmark.Setup(
         mode=args.mode,
         device=check_device(args.device),
         dtype=args.dtype,

@@ -20,12 +20,13 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fgplugins.analysis import coverage
-from fgplugins.analysis.coverage import CoveredBackbone
 from fgplugins.errors import UserError
-from fgplugins.methods import list_methods
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
+
+if TYPE_CHECKING:
+    from fgplugins.analysis.coverage import Cell, CoveredBackbone
 
 # Of each of MMPretrain's backbones: the settings with which it is small and gives its last maps,
 # and the size of its images if (64, 96) will not do.
@@ -141,12 +142,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', default='coverage.json', help='what was run (coverage.json)')
     parser.add_argument('--markdown', metavar='FILE', help='write the page too')
-    args = parser.parse_args()
-    known = [*list_methods(), coverage.CONTROL]
-    unknown = sorted(set(args.methods or []) - set(known))
-    if unknown:
-        raise UserError(f'--methods {unknown[0]}: there are {", ".join(known)}')
-    return args
+    return parser.parse_args()
 
 
 def mmpretrain_types() -> list[str]:
@@ -169,6 +165,7 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
     """The row of a backbone of MMPretrain with the settings above."""
     from mmpretrain.registry import MODELS
 
+    from fgplugins.analysis.coverage import CoveredBackbone
     from fgplugins.zoo_mmpretrain.backbone_maps import probe_network
 
     settings = MMPRETRAIN[name][0]
@@ -185,6 +182,8 @@ def mmpretrain_backbone(name: str) -> CoveredBackbone:
 
 def find_backbones(zoo: str, wanted: list[str] | None, report: dict) -> list[CoveredBackbone]:
     """The rows of a zoo; the report keeps them for the next run."""
+    from fgplugins.analysis import coverage
+
     known = report.setdefault('subjects', {}).setdefault(zoo, {})
     names = coverage.timm_modules() if zoo == 'timm' else mmpretrain_types()
     find = coverage.smallest_model if zoo == 'timm' else mmpretrain_backbone
@@ -192,12 +191,13 @@ def find_backbones(zoo: str, wanted: list[str] | None, report: dict) -> list[Cov
         if name not in known and (wanted is None or name in wanted):
             known[name] = vars(find(name))
             print(f'{zoo} {name}: {known[name]["model"]}', flush=True)
-    return [
-        CoveredBackbone(**known[n]) for n in names if n in known and (not wanted or n in wanted)
-    ]
+    chosen = [n for n in names if n in known and (not wanted or n in wanted)]
+    return [coverage.CoveredBackbone(**known[name]) for name in chosen]
 
 
-def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> coverage.Cell:
+def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> Cell:
+    from fgplugins.analysis import coverage
+
     if zoo == 'timm':
         if method == coverage.CONTROL:
             return coverage.try_timm_control(covered)
@@ -212,7 +212,16 @@ def run_cell(zoo: str, covered: CoveredBackbone, method: str, side: int) -> cove
 def main() -> None:
     args = parse_args()
     check_outputs(args, 'markdown')
-    out, methods = Path(args.out), args.methods or [*list_methods(), coverage.CONTROL]
+    require_module('fgplugins.analysis.coverage')
+
+    from fgplugins.analysis import coverage
+    from fgplugins.methods import list_methods
+
+    known = [*list_methods(), coverage.CONTROL]
+    unknown = sorted(set(args.methods or []) - set(known))
+    if unknown:
+        raise UserError(f'--methods {unknown[0]}: there are {", ".join(known)}')
+    out, methods = Path(args.out), args.methods or known
     report = coverage.load(out)
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)

@@ -18,11 +18,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-import torch
-
-from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
+from fgplugins.utils.arguments import add_model_arguments
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +40,12 @@ def main() -> None:
         raise UserError(f'--out {out}: must end in .pth')
     if out.resolve() == source.resolve():
         raise UserError(f'--out {out} is the checkpoint itself')
+    require_module('fgplugins.analysis.loading')
+
+    import torch
+
+    from fgplugins.analysis.loading import load_model
+
     loaded = load_model(args.model, args.checkpoint, args.model_kwargs, args.cfg_options)
     if loaded.config is None:
         from fgplugins.zoo_timm import ComposedModel

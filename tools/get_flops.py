@@ -17,11 +17,9 @@ import argparse
 import contextlib
 import sys
 
-from fgplugins.analysis.flops_report import compare_text, make_report
-from fgplugins.analysis.forms import add_versus_arguments, complete_second, load_form
-from fgplugins.analysis.loading import add_model_arguments
 from fgplugins.analysis.tables import FORMATS, format_of, write_text
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
+from fgplugins.utils.arguments import add_model_arguments, add_versus_arguments
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,6 +66,11 @@ def main() -> None:
     args = parse_args()
     check_outputs(args, 'out', 'json')
     out_format = format_of(args.out) if args.out else None
+    require_module('fgplugins.analysis.flops_report')
+
+    from fgplugins.analysis.flops_report import compare_text, make_report
+    from fgplugins.analysis.forms import complete_second, load_form
+
     settings = (args.model_kwargs, args.cfg_options)
     with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
         models = [load_form(args.model, *settings, args.checkpoint)]

@@ -18,13 +18,9 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
-from fgplugins.analysis.forms import load_form
-from fgplugins.analysis.loading import add_model_arguments
-from fgplugins.analysis.memory import saved_bytes
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
+from fgplugins.utils.arguments import add_model_arguments
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +41,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_outputs(args, 'json')
+    require_module('fgplugins.analysis.forms')
+
+    import torch
+
+    from fgplugins.analysis.forms import load_form
+    from fgplugins.analysis.memory import saved_bytes
+
     with contextlib.redirect_stdout(sys.stderr):  # what mmengine says while it builds
         model = load_form(args.model, args.model_kwargs, args.cfg_options, args.checkpoint)
     loaded = model.loaded

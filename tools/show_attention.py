@@ -13,20 +13,18 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from fgplugins.analysis.loading import add_model_arguments, load_model
-from fgplugins.data import images
-from fgplugins.data.classes import check_same_classes
 from fgplugins.errors import UserError, one_line
-from fgplugins.methods import NoClassMap
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
-from fgplugins.utils.drawing import attention_titles, draw_attention, draw_images
+from fgplugins.utils.arguments import add_model_arguments
+from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 from fgplugins.utils.lettering import shortened
-from fgplugins.utils.loaded import LoadedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from fgplugins.utils.loaded import LoadedModel
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +63,8 @@ def parse_args() -> argparse.Namespace:
 
 def find_images(names: list[str], limit: int) -> list[str]:
     """The image files among names and folders."""
+    from fgplugins.data import images
+
     found = []
     for name in names:
         path = Path(name)
@@ -96,6 +96,8 @@ def class_name(loaded: LoadedModel, label: int) -> str:
 
 def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, object]:
     """The query and the classes that the user asked for, as arguments of the method's attention."""
+    import torch
+
     asked: dict[str, object] = {}
     for name, what in (('query', 'a query'), ('classes', 'classes')):
         if getattr(args, name) and name not in loaded.method.questions:
@@ -127,6 +129,11 @@ def main() -> None:
             raise UserError(f'--{option} {value}: must be at least 1')
     if args.views and (args.versus or args.query or args.classes):
         raise UserError('--views is shown alone: leave out --versus, --query and --classes')
+    require_module('fgplugins.analysis.loading')
+
+    from fgplugins.analysis.loading import load_model
+    from fgplugins.data.classes import check_same_classes
+
     paths = find_images(args.images, args.max_images)
 
     def load(checkpoint: str, any_method: bool = False) -> LoadedModel:
@@ -162,6 +169,8 @@ def with_maps(models: list[tuple[str, LoadedModel]], path: str) -> list[tuple[st
     Raises:
         UserError: if none of them has.
     """
+    from fgplugins.methods import NoClassMap
+
     shown, reasons = [], []
     for prefix, loaded in models:
         try:
@@ -182,6 +191,8 @@ def draw_maps(
     models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
 ) -> Path:
     """Draw every model's maps of every image, one image a row."""
+    from fgplugins.utils.drawing import attention_titles, draw_attention
+
     pictures, maps, captions, titles = [], [], [], []
     for path in paths:
         row, labels, titles = [], [], []
@@ -206,6 +217,8 @@ def draw_maps(
 
 def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> Path:
     """Draw every image and the views of it that the method trains on, one image a row."""
+    from fgplugins.utils.drawing import draw_images
+
     nothing = f'--views: {type(loaded.method).__name__} trains on no views of the image'
     if loaded.views is None:
         raise UserError(nothing)

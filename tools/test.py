@@ -14,25 +14,19 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fgplugins.errors import UserError
+from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
 
-require_module('fgplugins.zoo_mmpretrain')
-
-from mmengine.config import Config
-from mmengine.evaluator import DumpResults
-
-from fgplugins.zoo_mmpretrain import evaluation
-from fgplugins.zoo_mmpretrain.running import checkpoints, configs, data, launching, models
-from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
-from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
-from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    configs.add_config_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write every prediction to this .pkl file')
     parser.add_argument('--json', metavar='FILE', help='write the metrics and terms to this file')
@@ -51,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='whole images, one at a time: leave out the crop of the test pipeline',
     )
-    launching.add_launcher_arguments(parser)
+    add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -68,6 +62,9 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
+    from fgplugins.zoo_mmpretrain import evaluation
+    from fgplugins.zoo_mmpretrain.running import configs, data, initial_weights, launching
+
     cfg = configs.load_config(args)
     if not args.work_dir:
         cfg.work_dir = str(Path(cfg.work_dir) / 'test')  # a training's own files stay as they are
@@ -77,12 +74,15 @@ def prepare_config(args: argparse.Namespace) -> Config:
         evaluation.set_uncropped(cfg)
     if not args.terms:
         evaluation.set_deployed(cfg)
-    drop_pretrained(cfg.model)  # the checkpoint has all of its own
+    initial_weights.drop_pretrained(cfg.model)  # the checkpoint has all of its own
     return cfg
 
 
 def check_run(cfg: Config, args: argparse.Namespace) -> None:
     """Try all that can be wrong before a file is written."""
+    from fgplugins.zoo_mmpretrain import evaluation
+    from fgplugins.zoo_mmpretrain.running import checkpoints, data, launching, models
+
     content = checkpoints.read_checkpoint(args.checkpoint)
     known = (args.checkpoint, checkpoints.class_names(content))
     built = data.match_classes(cfg, ('test',), args.cfg_options, known)
@@ -97,6 +97,12 @@ def check_run(cfg: Config, args: argparse.Namespace) -> None:
 
 def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict]:
     """The metrics and, where they are asked for, the terms of the loss."""
+    from mmengine.evaluator import DumpResults
+
+    from fgplugins.zoo_mmpretrain import evaluation
+    from fgplugins.zoo_mmpretrain.running import checkpoints, launching
+    from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
+
     cfg.load_from, cfg.resume = args.checkpoint, False
     with checkpoints.harmless_checkpoints():
         runner = launching.build_runner(cfg)
@@ -111,6 +117,8 @@ def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict]:
 
 
 def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
+    from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
+
     print()
     print_numbers(metrics, digits=2)
     if terms:
@@ -130,6 +138,10 @@ def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
 def main() -> None:
     args = parse_args()
     check_args(args)
+    require_module('fgplugins.zoo_mmpretrain')
+
+    from fgplugins.zoo_mmpretrain.running import launching
+
     cfg = prepare_config(args)
     check_run(cfg, args)
     metrics, terms = run_test(cfg, args)

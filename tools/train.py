@@ -15,30 +15,19 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 import argparse
 import os
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
+from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
 from fgplugins.utils.command_line import command_parser, main_guard, require_module
 
-require_module('fgplugins.zoo_mmpretrain')
-
-from mmengine.config import Config
-from torch import Tensor
-
-from fgplugins.zoo_mmpretrain.running import (
-    checkpoints,
-    configs,
-    data,
-    initial_weights,
-    launching,
-    models,
-    resuming,
-    training,
-    work_folder,
-)
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    configs.add_config_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -78,13 +67,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the rate by batch size and processes'
     )
-    launching.add_launcher_arguments(parser)
+    add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
+    from fgplugins.zoo_mmpretrain.running import configs, data, launching
+
     cfg = configs.load_config(args)
     launching.check_length(cfg)
     launching.set_launcher(cfg, args.launcher)
@@ -103,6 +94,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
 def choose_start(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor] | None:
     """Settle what the training starts from; the weights of a file are read to be checked."""
+    from fgplugins.zoo_mmpretrain.running import initial_weights, resuming
+
     resuming.set_resume(cfg, args.resume)
     if resuming.is_resumed(cfg):
         initial_weights.drop_pretrained(cfg.model)  # the checkpoint has all of its own
@@ -112,6 +105,15 @@ def choose_start(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor] | N
 
 def check_run(cfg: Config, args: argparse.Namespace, weights: dict[str, Tensor] | None) -> bool:
     """Try all that can be wrong before a file is written; whether the training is finished."""
+    from fgplugins.zoo_mmpretrain.running import (
+        checkpoints,
+        data,
+        initial_weights,
+        launching,
+        models,
+        resuming,
+    )
+
     checkpoint, resumed = cfg.get('load_from'), resuming.is_resumed(cfg)
     content, known = checkpoints.read_checkpoint(checkpoint) if checkpoint else {}, None
     if resumed:
@@ -136,6 +138,10 @@ def check_run(cfg: Config, args: argparse.Namespace, weights: dict[str, Tensor] 
 
 def main() -> None:
     args = parse_args()
+    require_module('fgplugins.zoo_mmpretrain')
+
+    from fgplugins.zoo_mmpretrain.running import launching, training, work_folder
+
     cfg = prepare_config(args)
     weights = choose_start(cfg, args)
     finished = check_run(cfg, args, weights)

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import update_bn
 from fgplugins.analysis.complexity import count_complexity
 from fgplugins.analysis.forms import ModelForm
 from fgplugins.analysis.memory import peak_bytes
+from fgplugins.analysis.modes import MODES
 from fgplugins.analysis.timing import paired_seconds
 from fgplugins.errors import UserError
 from fgplugins.methods import Method
@@ -31,13 +32,6 @@ __all__ = [
     'method_step',
     'share_weights',
 ]
-
-MODES = {
-    'forward': 'a forward pass in inference mode',
-    'train': "loss and backward of the whole model, by the method's own loss",
-    'method': 'forward of the method alone, on maps that are ready',
-    'method-train': "the method's loss and backward alone, down to maps that are ready",
-}
 
 
 @dataclass(frozen=True)

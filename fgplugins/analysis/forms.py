@@ -8,7 +8,6 @@ and a linear one.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from fgplugins.zoo_timm.task import LossStep
 __all__ = [
     'FORMS',
     'ModelForm',
-    'add_versus_arguments',
     'complete_second',
     'load_form',
     'split_form',
@@ -76,28 +74,6 @@ class ModelForm:
         else:
             return lambda x, target: F.cross_entropy(model(x), target)
         return lambda x, target: sum(step(x, target).values())
-
-
-def add_versus_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a command line names a second model, and its settings."""
-    parser.add_argument(
-        '--versus',
-        metavar='MODEL',
-        help='a second model to compare with: a config, a timm name, NAME:paper or NAME:backbone; '
-        'a form alone, as :backbone, is the first model in that form',
-    )
-    parser.add_argument(
-        '--versus-kwargs',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help="--model-kwargs of the second model (the first's num_classes and in_chans)",
-    )
-    parser.add_argument(
-        '--versus-cfg-options',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='--cfg-options of the second model',
-    )
 
 
 def split_form(spec: str) -> tuple[str, str]:

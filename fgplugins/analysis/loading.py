@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fgplugins.utils.loaded import LoadedModel
 from fgplugins.utils.shipped import shipped_configs
 from fgplugins.zoo_timm.loading import load_timm
 
-__all__ = ['add_model_arguments', 'key_values', 'load_model', 'parse_value']
+__all__ = ['key_values', 'load_model', 'parse_value']
 
 
 def parse_value(text: str) -> object:
@@ -23,43 +22,6 @@ def parse_value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _img_size(text: str) -> str:
-    """``'96'`` as one of the arguments of a timm model."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
-    return f'img_size={int(text)}'
-
-
-def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: bool = False) -> None:
-    """How a command line names a model of either zoo."""
-    parser.add_argument('model', help='config file (or the name of a shipped one), or a timm model')
-    if checkpoint:
-        parser.add_argument('checkpoint', help='trained weights')
-    parser.add_argument(
-        '--model-kwargs',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help='arguments of a timm model, as backbone=resnet18 num_classes=200',
-    )
-    parser.add_argument(
-        '--img-size',
-        dest='model_kwargs',
-        action='append',
-        type=_img_size,
-        metavar='N',
-        help="side of a timm model's images (what its checkpoint or its settings say)",
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of a config, as model.head.num_classes=200',
-    )
 
 
 def key_values(option: str, items: list[str]) -> dict[str, object]:

@@ -6,7 +6,6 @@ the ratio of a round is steadier than either time.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import platform
@@ -21,28 +20,7 @@ import torch
 # what the system calls the makers of processors
 MAKERS = {'GenuineIntel': 'Intel', 'AuthenticAMD': 'AMD', '0x41': 'Arm', '0x61': 'Apple'}
 
-__all__ = ['add_timing_arguments', 'machine_record', 'median_ratio', 'paired_seconds']
-
-
-def add_timing_arguments(parser: argparse.ArgumentParser, seconds: float) -> None:
-    """The arguments of every command that times by pairs.
-
-    Args:
-        parser: of the command.
-        seconds: how long the calls of a round take, if nobody says.
-    """
-    parser.add_argument('--rounds', type=int, default=7, help='pairs of timings, at least 5 (7)')
-    parser.add_argument(
-        '--seconds',
-        type=float,
-        default=seconds,
-        help=f'how long the calls of a round take ({seconds})',
-    )
-    parser.add_argument(
-        '--cpu-time',
-        action='store_true',
-        help="the process's time on the CPU instead of the clock's, where others share the machine",
-    )
+__all__ = ['machine_record', 'median_ratio', 'paired_seconds']
 
 
 def _synchronize(device: torch.device) -> None:

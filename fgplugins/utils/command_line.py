@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,7 +17,12 @@ __all__ = ['check_outputs', 'command_parser', 'main_guard', 'require_module']
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help begins with a tool's docstring, as it is written."""
+    """A parser whose help begins with a tool's docstring, as it is written.
+
+    Its examples are called as the tool was: ``fgplugins train`` or ``python tools/train.py``.
+    """
+    if description and sys.argv[0].startswith('fgplugins '):
+        description = re.sub(r'python tools/(\w+)\.py', r'fgplugins \1', description)
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,16 +53,22 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
 
 
 def require_module(name: str) -> None:
-    """End a command line, with one line, if a part of the package cannot be imported.
+    """Import a part of the package that takes long; end with one line if that is not possible.
+
+    A command line does so when its arguments are read and found right. Ctrl-C ends the import, and
+    the program, without a word.
 
     Args:
         name: the module, as ``fgplugins.zoo_mmpretrain``.
     """
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         importlib.import_module(name)
     except ImportError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def main_guard(main: Callable[[], None]) -> None:

@@ -7,11 +7,13 @@ The only room that knows MMPretrain. Configs bring it in by
 
 import warnings
 
+from fgplugins.zoo_mmpretrain.first_import import import_mmpretrain
 from fgplugins.zoo_mmpretrain.installation import check_installation
 
 check_installation()
 # about a compiled operator that no method needs; mmcv says it at every start
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+import_mmpretrain()
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
 from fgplugins.zoo_mmpretrain.colour_normalisation import LocalContrastYUV  # noqa: E402

@@ -14,7 +14,7 @@ from fgplugins.utils.shipped import shipped_configs, shipped_folder
 from fgplugins.zoo_mmpretrain.running.control import set_control
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.inheritance import drop_settings_of_other_types
-from fgplugins.zoo_mmpretrain.running.overrides import Overrides, override
+from fgplugins.zoo_mmpretrain.running.overrides import override
 from fgplugins.zoo_mmpretrain.running.settings import (
     SPLITS,
     all_datasets,
@@ -24,7 +24,7 @@ from fgplugins.zoo_mmpretrain.running.timm_backbones import set_backbone
 from fgplugins.zoo_mmpretrain.running.validation import set_validation
 from fgplugins.zoo_mmpretrain.running.work_folder import is_run
 
-__all__ = ['add_config_arguments', 'find_config', 'load_config']
+__all__ = ['find_config', 'load_config']
 
 
 def find_config(name: str) -> Path:
@@ -42,22 +42,6 @@ def find_config(name: str) -> Path:
     names = shipped_configs()
     close = difflib.get_close_matches(path.stem, names, 3) or names
     raise UserError(f'config {name!r} is not a file; shipped ones: {", ".join(close)}')
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every command over a config takes."""
-    parser.add_argument('config', help='config file, or the name of a shipped one')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (work_dirs/<config>)')
-    parser.add_argument(
-        '--data-root', help='folder of the data; its classes are counted and used for the model'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Overrides,
-        metavar='KEY=VALUE',
-        help='override settings of the config, as train_cfg.max_epochs=2',
-    )
 
 
 def load_config(args: argparse.Namespace) -> Config:

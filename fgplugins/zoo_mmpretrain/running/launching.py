@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 import torch
@@ -17,7 +16,6 @@ from fgplugins.zoo_mmpretrain.running.settings import SPLITS, short_type
 
 __all__ = [
     'add_hooks',
-    'add_launcher_arguments',
     'build_runner',
     'check_length',
     'is_main_process',
@@ -25,16 +23,6 @@ __all__ = [
     'set_launcher',
     'set_rate_scaling',
 ]
-
-
-def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a command that several processes may run together."""
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='see README'
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
-    )
 
 
 def add_hooks(cfg: Config) -> None:

@@ -1,22 +1,19 @@
-"""``--cfg-options``: how they are read, which are refused, and how they change a config."""
+"""``--cfg-options``: which are refused, and how they change a config."""
 
 from __future__ import annotations
 
-import argparse
-import ast
 import inspect
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 
 from fgplugins.errors import UserError, did_you_mean
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 
-__all__ = ['Overrides', 'override']
+__all__ = ['override']
 
 # sections of a config that the runner, MMPretrain or the tools read, besides the arguments of
 # mmengine's runner
@@ -36,33 +33,6 @@ READ_SECTIONS = (
     'tta_model',
     'tta_pipeline',
 )
-
-
-class Overrides(DictAction):
-    """Mmengine's ``KEY=VALUE ...``, with values also as Python literals or plain text."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: list[str],
-        option_string: str | None = None,
-    ) -> None:
-        wrong = next((value for value in values if '=' not in value), None)
-        if wrong is not None:
-            raise UserError(f'{option_string} {wrong!r}: must read KEY=VALUE')
-        options = dict(getattr(namespace, self.dest, None) or {})
-        options |= {key: self._parse(text) for key, text in (v.split('=', 1) for v in values)}
-        setattr(namespace, self.dest, options)
-
-    def _parse(self, text: str) -> object:
-        if text[:1] in ('{', '[', '(', '"', "'"):
-            with suppress(ValueError, SyntaxError):
-                return ast.literal_eval(text)
-        try:
-            return self._parse_iterable(text)  # lists without brackets, as 1,2,3
-        except (AssertionError, RecursionError):
-            return text
 
 
 def override(cfg: Config, overrides: dict[str, object]) -> None:
