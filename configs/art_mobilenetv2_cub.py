@@ -1,5 +1,5 @@
-# art on a small backbone, by the control's recipe; the restriction's periods are shorter, as the
-# run is
+# art on timm's mobilenetv2_100 (--pretrained downloads its weights from the hub),
+# by the control's recipe; the restriction's periods are shorter, as the run is
 _base_ = './gap_mobilenetv2_cub.py'
 
 model = dict(head=dict(type='ARTHead', view_size=80))

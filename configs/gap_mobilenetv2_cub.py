@@ -1,4 +1,5 @@
-# The control on a small backbone, for a CPU. Weights of timm's mobilenetv2_100: --pretrained
+# The control on a small backbone, for a CPU. --pretrained downloads the weights of timm's
+# mobilenetv2_100 from the hub; without one: --pretrained FILE, or gap_efficientnetlite0_cub.py
 _base_ = [
     '_base_/datasets/cub_160.py',
     '_base_/schedules/finetune_small.py',

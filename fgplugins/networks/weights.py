@@ -1,7 +1,8 @@
-"""A network built with the weights of a file, and whether a file's weights fit a model."""
+"""A network built with published weights or a file's, and whether a file's weights fit a model."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,13 @@ from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
 from fgplugins.errors import one_line
+from fgplugins.networks.packaged_weights import (
+    INSTALL,
+    PACKAGES,
+    has_package,
+    package_of,
+    read_packaged,
+)
 
 __all__ = ['create_backbone', 'first_difference']
 
@@ -177,6 +185,35 @@ def _weights_from(
         _builder.load_pretrained = original
 
 
+def _create_published(name: str, **arguments: Any) -> nn.Module:
+    """A network with its published weights, from an installed package or else by timm.
+
+    Raises:
+        OSError: in one line, if they cannot be downloaded.
+        ValueError: if the package holds other weights.
+    """
+    says_where = arguments.keys() & {'pretrained_cfg', 'pretrained_cfg_overlay'}
+    if has_package(name) and not says_where:
+        overlay = {'state_dict': read_packaged(name)}
+        model = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **arguments)
+        model.pretrained_cfg.pop('state_dict')  # they are in the model now
+        source = f'the installed package {package_of(name)}'
+        logging.getLogger(__name__).info(f'{name}: ImageNet weights of {source}')
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, **arguments)
+    except OSError as error:  # of a hub, a connection, a cache
+        if package_of(name) and not says_where:
+            raise OSError(
+                f'the weights of {name!r} cannot be downloaded: {INSTALL} brings them'
+            ) from error
+        raise OSError(
+            f'the weights of {name!r} cannot be downloaded: {one_line(error, 150)}; use '
+            f'backbone_checkpoint=<file>, or a network of those whose weights come by {INSTALL}: '
+            f'{", ".join(PACKAGES)}'
+        ) from error
+
+
 def create_backbone(
     name: str, pretrained: bool, checkpoint: str | Path, **arguments: Any
 ) -> nn.Module:
@@ -184,17 +221,19 @@ def create_backbone(
 
     Args:
         name: of a timm model.
-        pretrained: load the published weights.
+        pretrained: load the published weights: those of a package where it is installed.
         checkpoint: file of weights, or ''; its classifier is left out if it is of another number
             of classes.
         **arguments: of ``timm.create_model``.
 
     Raises:
         FileNotFoundError: if the file is not there.
+        OSError: if the published weights cannot be downloaded.
         ValueError: if it does not hold every weight of the network, or more than its classifier.
     """
     if not checkpoint:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        create = _create_published if pretrained else timm.create_model
+        return create(name, **arguments)
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'backbone_checkpoint={str(checkpoint)!r} is not a file')
 

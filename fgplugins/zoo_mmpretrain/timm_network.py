@@ -50,6 +50,7 @@ class TimmNetwork(BaseBackbone):
 
     Raises:
         ValueError: for an unknown network, a level that it lacks, or a head that it has not.
+        OSError: if a file is not there, or the published weights cannot be downloaded.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class TimmNetwork(BaseBackbone):
                 classes_without=None,  # as TIMMBackbone builds it
                 **kwargs,
             )  # fmt: skip
-        except (FileNotFoundError, ValueError) as error:  # by the name of the argument here
+        except (OSError, ValueError) as error:  # by the name of the argument here
             text = str(error).replace('backbone_checkpoint=', 'checkpoint_path=')
             raise type(error)(text) from None
         except TypeError as error:

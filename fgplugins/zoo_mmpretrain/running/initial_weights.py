@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError
+from fgplugins.networks.packaged_weights import INSTALL, has_package, package_of
 from fgplugins.zoo_mmpretrain.running.checkpoints import (
     harmless_checkpoints,
     read_checkpoint,
@@ -29,20 +30,29 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
         The weights of a file by name, to be checked against the backbone once it is built.
     """
     published, backbone = cfg.get('pretrained_weights'), cfg.model.get('backbone') or {}
-    is_timms = short_type(backbone) in ('TIMMBackbone', 'TimmNetwork')
+    ours = short_type(backbone) == 'TimmNetwork'
+    is_timms = ours or short_type(backbone) == 'TIMMBackbone'
     if is_timms and published is None and _has_published_weights(backbone.get('model_name')):
         published = f"timm's weights of {backbone.model_name}"
+    packaged = ours and has_package(backbone.model_name)
+    if packaged:
+        published = f'the ImageNet weights of the package {package_of(backbone.model_name)}'
     if weights is None:
         if published and not any(backbone.get(key) for key in ('init_cfg', 'pretrained')):
             print(
-                'note: the backbone starts from random weights; --pretrained downloads '
-                f'{published}, --pretrained FILE loads a file'
+                'note: the backbone starts from random weights; --pretrained '
+                f'{"takes" if packaged else "downloads"} {published}, --pretrained FILE loads a '
+                'file'
             )
         elif cfg.get('pretrained_hint'):
             print(f'note: the backbone starts from random weights; {cfg.pretrained_hint}')
         return None
     if weights == 'config' and is_timms and published:
         backbone.pretrained = True  # timm knows where they are
+        if packaged:
+            print(f'note: the backbone starts from {published}, which is installed')
+        elif ours and package_of(backbone.model_name):
+            print(f'note: {published} are downloaded; {INSTALL} brings them without a download')
         return None
     source = published if weights == 'config' else weights
     if source is None:
@@ -58,15 +68,14 @@ def set_pretrained(cfg: Config, weights: str | None) -> dict | None:
     if not Path(source).is_file():
         raise UserError(f'--pretrained {source!r} is not a file')
     content = weights_of(read_checkpoint(source))
-    is_ours = short_type(backbone) == 'TimmNetwork'
-    names = ('backbone.timm_model.',) if is_ours else ('backbone.',)
+    names = ('backbone.timm_model.',) if ours else ('backbone.',)
     if any(key.startswith(names) for key in content):  # of a run of ours or of the zoo
         if cfg.get('pretrained_leaves_out') and any(key.startswith('head.') for key in content):
             cfg.load_from = source
             return None
         backbone.init_cfg = dict(type='Pretrained', checkpoint=source, prefix='backbone.')
         return {k.removeprefix('backbone.'): v for k, v in content.items()}
-    if is_ours:
+    if ours:
         backbone.checkpoint_path = source  # loaded, and compared, when the network is built
         return None
     if is_timms:
