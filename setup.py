@@ -53,6 +53,7 @@ setup(
         'fvcore',
         'numpy',
         'pillow',
+        'rich',
         'scikit-learn',
         'tabulate',
         'tqdm',
@@ -60,9 +61,11 @@ setup(
     extras_require={
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
+        'data': ['imagehash', 'numpy>=2'],
         'demo': ['matplotlib'],
         'test': [
             *MAINTAINED,
+            'imagehash',
             'matplotlib',
             'onnx',
             'onnxruntime',

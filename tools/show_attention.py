@@ -21,6 +21,7 @@ from torch import Tensor
 from fgplugins.analysis.loading import add_model_arguments, load_model
 from fgplugins.data import images
 from fgplugins.data.classes import check_same_classes
+from fgplugins.data.split_files import find_split_file, read_split_file
 from fgplugins.errors import UserError, one_line
 from fgplugins.methods import NoClassMap
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
@@ -64,11 +65,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_images(names: list[str], limit: int) -> list[str]:
-    """The image files among names and folders."""
+    """The image files among names and folders; of a folder with a split file, its test images."""
     found = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if (path.is_dir() or path.suffix == '.json') and find_split_file(path):
+            found += read_split_file(path, 'test').images
+        elif path.is_dir():
             inside = images.find_images(path)
             if not inside:
                 raise UserError(f'no images in {name}')
