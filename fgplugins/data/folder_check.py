@@ -211,7 +211,7 @@ def _of_files(check: FolderCheck) -> list[Finding]:
     if check.unreadable:
         items = [f'{name}: {reason}' for name, reason in check.unreadable.items()]
         findings.append(
-            Finding('mend', f'unreadable images: {len(items)}; replace or remove', items)
+            Finding('mend', f'unreadable images: {len(items)}; replace or remove them', items)
         )
     by_reason: dict[str, list[str]] = {}
     for name, reason in check.skipped.items():

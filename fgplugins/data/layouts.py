@@ -65,13 +65,13 @@ from fgplugins.errors import UserError
 __all__ = ['FLAT', 'LAYOUTS', 'SPLIT_FILE', 'read_parts', 'read_split']
 
 LAYOUTS = (
-    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
-    'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
-    'train and test), SVHN (train_32x32.mat, test_32x32.mat), Stanford Cars (cars_annos.mat, '
-    'car_ims/), Stanford Dogs (train_list.mat, test_list.mat, Images/), FGVC-Aircraft '
-    '(data/images_variant_trainval.txt, data/images/), Adience (fold_0_data.txt ..., aligned/ or '
-    'faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) or Caltech-256 '
-    '(256_ObjectCategories/001.ak47/*.jpg ...)'
+    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), a split file (split.json), '
+    'CUB-200-2011 (images.txt, image_class_labels.txt, train_test_split.txt, images/), CIFAR '
+    'for Python (data_batch_1 ... or train and test), SVHN (train_32x32.mat, test_32x32.mat), '
+    'Stanford Cars (cars_annos.mat, car_ims/), Stanford Dogs (train_list.mat, test_list.mat, '
+    'Images/), FGVC-Aircraft (data/images_variant_trainval.txt, data/images/), Adience '
+    '(fold_0_data.txt ..., aligned/ or faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) '
+    'or Caltech-256 (256_ObjectCategories/001.ak47/*.jpg ...)'
 )
 
 

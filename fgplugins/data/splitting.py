@@ -1,9 +1,9 @@
 """A folder of images divided into training, validation and test images.
 
 Each class keeps the asked shares as nearly as its groups allow: images of one group, as the photos
-of one animal or copies of one picture, never part. Groups are placed from the largest to the
-smallest, those of one size in an order that only the seed and their names decide, each where its
-classes lack most. So the same seed gives the same split on any machine, whatever the order of the
+of one animal or copies of one picture, never part. Groups are placed from large to small (sizes up to
+twice one another count as equal), in an order that only the seed and their names decide, each where
+its classes lack most. So the same seed gives the same split on any machine, whatever the order of the
 files.
 """
 
@@ -111,7 +111,8 @@ def assign(
 
     def place(group: str) -> tuple[int, bytes]:
         text = f'{seed}/{names[members[group][0]]}'
-        return -len(members[group]), hashlib.sha256(text.encode(errors='surrogatepass')).digest()
+        size = len(members[group]).bit_length()
+        return -size, hashlib.sha256(text.encode(errors='surrogatepass')).digest()
 
     part_of = [''] * len(names)
     for group in sorted(members, key=place):
