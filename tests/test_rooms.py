@@ -18,9 +18,9 @@ PACKAGE = Path(fgplugins.__file__).parent
 RULES: dict[str, tuple[str, str]] = {
     'errors': ('', ''),
     'methods': ('errors', 'torch'),
-    'utils': ('errors methods', 'torch numpy matplotlib'),
+    'utils': ('errors methods', 'torch numpy matplotlib rich'),
     'networks': ('errors methods utils', 'torch timm'),
-    'data': ('errors utils', 'torch numpy scipy PIL pillow_heif sklearn'),
+    'data': ('errors utils', 'torch numpy scipy PIL pillow_heif sklearn imagehash'),
     'zoo_timm': ('errors methods utils networks data', 'torch timm numpy PIL'),
     'zoo_mmpretrain': (
         'errors methods utils networks data model_index',

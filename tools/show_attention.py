@@ -62,13 +62,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_images(names: list[str], limit: int) -> list[str]:
-    """The image files among names and folders."""
+    """The image files among names and folders; of a folder with a split file, its test images."""
     from fgplugins.data import images
+    from fgplugins.data.split_files import find_split_file, read_split_file
 
     found = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if (path.is_dir() or path.suffix == '.json') and find_split_file(path):
+            found += read_split_file(path, 'test').images
+        elif path.is_dir():
             inside = images.find_images(path)
             if not inside:
                 raise UserError(f'no images in {name}')

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from fgplugins.data.classes import same_form
 from fgplugins.data.images import printable, walk
+from fgplugins.data.split_files import find_split_file, listed_parts
 from fgplugins.data.splits import Split
 from fgplugins.errors import UserError
 
 __all__ = [
     'TRAIN_FOLDERS',
     'VAL_FOLDERS',
+    'class_folder_parts',
     'has_validation',
     'read_class_folders',
+    'read_flat_folder',
     'read_folder_val',
     'split_folder',
 ]
@@ -81,6 +84,29 @@ def read_folder_val(root: Path, val_share: float) -> Split | None:
     return read_class_folders(root, 'val')
 
 
+def class_folder_parts(root: Path) -> list[str]:
+    """Which of 'train', 'val' and 'test' have a folder."""
+    of_part = {'train': TRAIN_FOLDERS, 'val': VAL_FOLDERS, 'test': TEST_FOLDERS}
+    return [part for part, names in of_part.items() if split_folder(root, names, [])]
+
+
+def read_flat_folder(root: Path) -> Split | None:
+    """All images of class folders that lie in a folder directly; None if there are none.
+
+    Raises:
+        UserError: naming what is wrong with the folders.
+    """
+    if not any(found.images for found in walk(root) if found.path != root):
+        return None
+    of_class, empty, others = _scan(root)
+    if empty:
+        raise UserError(f'class folder {printable(root / empty[0])} has no images')
+    classes, notes = sorted(of_class), []
+    _note_others(others, notes)
+    labels = [label for label, name in enumerate(classes) for _ in of_class[name]]
+    return Split(classes, [image for name in classes for image in of_class[name]], labels, notes)
+
+
 def split_folder(root: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:
     """The folder with the first of these names, in upper or lower case; notes name the others."""
     found = [f for f in root.iterdir() if f.name.lower() in names and f.is_dir()]
@@ -92,8 +118,10 @@ def split_folder(root: Path, names: tuple[str, ...], notes: list[str]) -> Path |
 
 
 def has_validation(root: str) -> bool:
-    """Whether a folder has images to validate on besides those to test on."""
+    """Whether a folder, or its split file, has images to validate on besides those to test on."""
     folder = Path(root).expanduser()
+    if find_split_file(folder):
+        return len(listed_parts(folder)) == 3
     splits = (TRAIN_FOLDERS, TEST_FOLDERS, VAL_FOLDERS)
     return folder.is_dir() and all(split_folder(folder, names, []) for names in splits)
 

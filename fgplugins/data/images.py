@@ -29,10 +29,12 @@ __all__ = [
     'decode_image',
     'find_images',
     'find_unreadable',
+    'image_paths',
     'is_clutter',
     'is_image',
     'printable',
     'read_image',
+    'read_or_reason',
     'walk',
 ]
 
@@ -295,6 +297,28 @@ def _refusal(name: object, reason: str) -> str:
     return f'image {printable(name)} cannot be read: {reason}; replace or remove it'
 
 
+def _decode_or_reason(content: bytes, mode: str) -> np.ndarray | str:
+    """The pixels of an image file's content, or why it has none."""
+    try:
+        with _open(io.BytesIO(content)) as image:
+            return _to_bytes(image, mode)
+    except Exception as error:
+        return _reason(error)
+
+
+def read_or_reason(path: str | os.PathLike, mode: str = 'RGB') -> tuple[bytes, np.ndarray | str]:
+    """An image file's content and pixels; in the place of these, why it is refused in training."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        return b'', _reason(error)
+    suffix = Path(path).suffix
+    if _is_picture(path) and not is_image(path):  # whatever is in it: see `check_decodable`
+        cure = 'pip install pillow-heif, or ' if suffix.lower() in HEIF_SUFFIXES else ''
+        return content, f'{suffix} cannot be decoded: {cure}convert it to PNG or JPEG'
+    return content, _decode_or_reason(content, mode)
+
+
 def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
     """The pixels of an image file's content.
 
@@ -309,11 +333,10 @@ def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
     Raises:
         UserError: naming the file, if it is damaged, no image, or its values have no known range.
     """
-    try:
-        with _open(io.BytesIO(content)) as image:
-            return _to_bytes(image, mode)
-    except Exception as error:
-        raise UserError(_refusal(name, _reason(error))) from None
+    found = _decode_or_reason(content, mode)
+    if isinstance(found, str):
+        raise UserError(_refusal(name, found))
+    return found
 
 
 def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
@@ -371,7 +394,7 @@ def find_unreadable(
     return found
 
 
-def _paths(data: Any) -> Iterator[str]:
+def image_paths(data: Any) -> Iterator[str]:
     """The local image files of a data set, or of an iterable of paths."""
     if not hasattr(data, 'get_data_info'):
         yield from map(str, data)
@@ -392,7 +415,7 @@ def check_readable(*data: Any, progress: Callable[[int, int], None] | None = Non
     Raises:
         UserError: with the number of unreadable images, and the first ones and their reasons.
     """
-    paths = list(dict.fromkeys(path for one in data for path in _paths(one)))
+    paths = list(dict.fromkeys(path for one in data for path in image_paths(one)))
     wrong = find_unreadable(paths, progress)
     if len(wrong) == 1:
         raise UserError(_refusal(*wrong[0]))

@@ -1,6 +1,8 @@
 """Folders of labelled images, read in whichever of the usual layouts they come in.
 
 ``read_split(root, 'train')`` knows
+  * a split file, ``split.json`` in the folder, or the file itself: see
+    `fgplugins.data.split_files`;
   * one folder per class: ``train/<class>/*.jpg`` and ``test/`` (or ``val/``, ``valid/``), in upper
     or lower case; classes in folders of folders are named by their path, as 'ducks/mallard';
   * CUB-200-2011 as published: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``
@@ -33,7 +35,9 @@ import numpy as np
 from fgplugins.data.adience import read_adience
 from fgplugins.data.class_folders import (
     TRAIN_FOLDERS,
+    class_folder_parts,
     read_class_folders,
+    read_flat_folder,
     read_folder_val,
     split_folder,
 )
@@ -47,22 +51,36 @@ from fgplugins.data.published import (
     read_cub,
 )
 from fgplugins.data.published_arrays import read_cifar, read_svhn
+from fgplugins.data.split_files import (
+    find_split_file,
+    listed_parts,
+    read_split_file,
+    read_split_file_val,
+)
 from fgplugins.data.splits import Split, choose_per_class, cut, without
 from fgplugins.data.stanford_dogs import read_dogs
 from fgplugins.data.uec_food import read_food
 from fgplugins.errors import UserError
 
-__all__ = ['LAYOUTS', 'read_split']
+__all__ = ['FLAT', 'LAYOUTS', 'SPLIT_FILE', 'read_parts', 'read_split']
 
 LAYOUTS = (
-    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), or CUB-200-2011 (images.txt, '
-    'image_class_labels.txt, train_test_split.txt, images/), CIFAR for Python (data_batch_1 ... or '
-    'train and test), SVHN (train_32x32.mat, test_32x32.mat), Stanford Cars (cars_annos.mat, '
-    'car_ims/), Stanford Dogs (train_list.mat, test_list.mat, Images/), FGVC-Aircraft '
-    '(data/images_variant_trainval.txt, data/images/), Adience (fold_0_data.txt ..., aligned/ or '
-    'faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) or Caltech-256 '
-    '(256_ObjectCategories/001.ak47/*.jpg ...)'
+    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), a split file (split.json), '
+    'CUB-200-2011 (images.txt, image_class_labels.txt, train_test_split.txt, images/), CIFAR '
+    'for Python (data_batch_1 ... or train and test), SVHN (train_32x32.mat, test_32x32.mat), '
+    'Stanford Cars (cars_annos.mat, car_ims/), Stanford Dogs (train_list.mat, test_list.mat, '
+    'Images/), FGVC-Aircraft (data/images_variant_trainval.txt, data/images/), Adience '
+    '(fold_0_data.txt ..., aligned/ or faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) '
+    'or Caltech-256 (256_ObjectCategories/001.ak47/*.jpg ...)'
 )
+
+
+FLAT = 'one folder per class, without a split'
+SPLIT_FILE = 'a split file'
+
+
+def _train_and_test(root: Path) -> list[str]:
+    return ['train', 'test']
 
 
 class Layout(NamedTuple):
@@ -74,6 +92,7 @@ class Layout(NamedTuple):
         options: names of the options that ``read`` takes.
         seeded: whether ``read`` takes ``seed`` too, for want of an official split.
         read_val: (folder, val_share) -> the layout's own validation images; None if it has none.
+        parts: folder -> which of 'train', 'val' and 'test' lie apart in it.
     """
 
     name: str
@@ -81,9 +100,11 @@ class Layout(NamedTuple):
     options: tuple[str, ...] = ()
     seeded: bool = False
     read_val: Callable[[Path, float], Split | None] | None = None
+    parts: Callable[[Path], list[str]] = _train_and_test
 
 
 KNOWN = (
+    Layout(SPLIT_FILE, read_split_file, read_val=read_split_file_val, parts=listed_parts),
     Layout('CUB-200-2011', read_cub),
     Layout('Stanford Cars', read_cars),
     Layout('Stanford Dogs', read_dogs),
@@ -92,7 +113,12 @@ KNOWN = (
     Layout('UEC-Food-100', read_food, seeded=True),
     Layout('SVHN', read_svhn, ('extra',)),
     Layout('CIFAR', read_cifar),
-    Layout('one folder per class', read_class_folders, read_val=read_folder_val),
+    Layout(
+        'one folder per class',
+        read_class_folders,
+        read_val=read_folder_val,
+        parts=class_folder_parts,
+    ),
     Layout('Caltech-256', read_caltech256, seeded=True),
 )
 
@@ -109,7 +135,7 @@ def read_split(
     """The images and labels of one split, from whichever layout the folder has.
 
     Args:
-        root: the data folder.
+        root: the data folder, or a split file.
         split: 'train' | 'test' | 'val'. Among class folders, 'test' is ``test/``, or ``val/`` if
             there is no ``test/``.
         train_per_class: how many random training images of each class to take, or all where there
@@ -141,10 +167,7 @@ def read_split(
         )
     if type(val_share) not in (int, float) or not 0 <= val_share < 1:
         raise UserError(f'val_share={val_share!r}: must be 0 or more and below 1, as 0.1')
-    if not folder.is_dir():
-        raise UserError(
-            f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
-        )
+    _check_root(folder, root)
     layout, found = _read(folder, 'test' if split == 'test' else 'train', seed, options or {})
     if found is None:
         raise UserError(f'data root {root!r} {_what_is_there(folder)}')
@@ -162,15 +185,62 @@ def read_split(
     return found
 
 
+def read_parts(root: str, split_file: bool = True) -> tuple[str, dict[str, Split]]:
+    """All that a folder holds, part by part, as it lies there.
+
+    Class folders without ``train/`` are read too: all of them are one part, 'all'. Images are
+    listed whether or not their format can be decoded.
+
+    Args:
+        root: the data folder, or a split file.
+        split_file: whether to read by a split file where there is one.
+
+    Returns:
+        The layout's name, and the images by part: 'train', 'val', 'test', or 'all'.
+
+    Raises:
+        UserError: if the folder is absent, empty or in no layout known here.
+    """
+    folder = Path(root).expanduser()
+    _check_root(folder, root)
+    if not split_file or find_split_file(folder) is None:
+        known = [layout for layout in KNOWN if layout.name != SPLIT_FILE]
+    else:
+        known = [KNOWN[0]]
+    layout, found = _read(folder, 'train', 0, {}, known)
+    if found is not None:
+        seed = {'seed': 0} if layout.seeded else {}
+        others = [part for part in layout.parts(folder) if part != 'train']
+        return layout.name, {
+            'train': found, **{part: layout.read(folder, part, **seed) for part in others}
+        }  # fmt: skip
+    flat = None if _subfolder_with_train(folder) else read_flat_folder(folder)
+    if flat is None:
+        raise UserError(f'folder {root!r} {_what_is_there(folder)}')
+    return FLAT, {'all': flat}
+
+
+def _check_root(folder: Path, root: str) -> None:
+    """Refuse what is neither a folder nor a split file."""
+    if not folder.is_dir() and not (folder.is_file() and find_split_file(folder)):
+        raise UserError(
+            f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
+        )
+
+
 def _read(
-    folder: Path, part: str, seed: int, options: Mapping[str, object]
+    folder: Path,
+    part: str,
+    seed: int,
+    options: Mapping[str, object],
+    known: Sequence[Layout] = KNOWN,
 ) -> tuple[Layout, Split | None]:
     """A folder's layout, and its training or test images; None if no layout is known.
 
     Raises:
         UserError: if an option is not one of the layout's.
     """
-    for layout in KNOWN:
+    for layout in known:
         taken = {name: options[name] for name in layout.options if name in options}
         found = layout.read(folder, part, **taken, **({'seed': seed} if layout.seeded else {}))
         if found is not None:
@@ -234,10 +304,16 @@ def _count_notes(found: Split, split: str) -> list[str]:
     return notes
 
 
+def _subfolder_with_train(root: Path) -> Path | None:
+    """The first folder in a folder that has ``train/``."""
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not is_clutter(f.name))
+    return next((f for f in folders if split_folder(f, TRAIN_FOLDERS, [])), None)
+
+
 def _what_is_there(root: Path) -> str:
     """What a folder in no known layout holds instead, and what it should hold."""
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not is_clutter(f.name))
-    inner = next((f for f in folders if split_folder(f, TRAIN_FOLDERS, [])), None)
+    inner = _subfolder_with_train(root)
     if inner:
         return f'has no train/, but {printable(inner.name)}/ in it does: pass {printable(inner)}'
     full = [printable(f.name) for f in folders if any(map(is_image, f.iterdir()))]
@@ -245,7 +321,10 @@ def _what_is_there(root: Path) -> str:
     if full:
         names = ', '.join(full[:3]) + (', ...' if len(full) > 3 else '')
         noun = 'folder' if len(full) == 1 else 'folders'
-        return f'holds {len(full)} {noun} with images ({names}) but no train/ and test/: {should}'
+        return (
+            f'holds {len(full)} {noun} with images ({names}) but no train/ and test/: {should}; or '
+            f'divide it as it is: fgplugins split_data {printable(root)} --val 0.2 --test 0.2'
+        )
     images = sum(map(is_image, root.iterdir()))
     if images:
         return f'holds {images} images but no class folders: {should}'

@@ -24,6 +24,7 @@ from fgplugins.data.class_folders import TRAIN_FOLDERS, VAL_FOLDERS
 from fgplugins.data.classes import check_same_classes
 from fgplugins.data.images import read_image
 from fgplugins.data.layouts import read_split
+from fgplugins.data.split_files import find_split_file, listed_parts
 from fgplugins.data.splits import Split
 from fgplugins.errors import UserError
 
@@ -115,12 +116,14 @@ class RunData:
         folder = Path(root).expanduser() if root else None
         kinds = split in (*TRAIN_FOLDERS, *VALIDATION, 'test') and kwargs.get('search_split', True)
         timms_own = name or kwargs.get('input_key') or kwargs.get('load_bytes')
-        if timms_own or not kinds or folder is None or folder.is_file():
+        archive = folder is not None and folder.is_file() and folder.suffix.lower() != '.json'
+        if timms_own or not kinds or folder is None or archive:
             return create_dataset(name, root=root, split=split, **kwargs)
         try:
             found = read_split(str(folder), self._part(folder, split))
         except UserError as error:
-            if not folder.is_dir() or _subfolders(folder).intersection(TRAIN_FOLDERS):
+            by_file = folder.is_file() or find_split_file(folder)
+            if by_file or not folder.is_dir() or _subfolders(folder).intersection(TRAIN_FOLDERS):
                 raise
             if not str(error).startswith('data root '):  # it is of a known layout, but damaged
                 raise
@@ -132,12 +135,15 @@ class RunData:
         counts = f'{len(found.labels)} images of {len(found.classes)} classes'
         for note in (counts, *getattr(found, 'notes', ())):
             _logger.info(f'{split}: {note}')
-        return SplitDataset(found, folder, kwargs.get('input_img_mode') or 'RGB')
+        images = folder.parent if folder.is_file() else folder
+        return SplitDataset(found, images, kwargs.get('input_img_mode') or 'RGB')
 
     @staticmethod
     def _part(folder: Path, split: str) -> str:
         if split in TRAIN_FOLDERS or split == 'test':
             return 'train' if split in TRAIN_FOLDERS else 'test'
+        if find_split_file(folder):
+            return 'val' if 'val' in listed_parts(folder) else 'test'
         return 'val' if _subfolders(folder).intersection(VAL_FOLDERS) else 'test'
 
     def _timms_own(

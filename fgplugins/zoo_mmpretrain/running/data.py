@@ -11,7 +11,8 @@ from mmpretrain.registry import DATASETS
 from tqdm import tqdm
 
 from fgplugins.data.classes import check_same_classes
-from fgplugins.data.images import check_readable
+from fgplugins.data.duplicates import same_files
+from fgplugins.data.images import check_readable, image_paths, printable
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.running.errors import one_line_with_hint, user_errors
@@ -160,7 +161,7 @@ def check_images(cfg: Config, built: dict[str, object]) -> None:
     """Decode every image file of the data once, so that all broken ones are named before the work.
 
     What the data sets have to say of their folders is printed first. Images that another loader
-    than `LoadImage` reads are not checked.
+    than `LoadImage` reads are not checked. A last note is of equal files in two splits.
 
     Args:
         cfg: the config.
@@ -184,3 +185,10 @@ def check_images(cfg: Config, built: dict[str, object]) -> None:
             bar.update(done - bar.n)
 
         check_readable(*data, progress=progress)
+    sets = same_files([list(image_paths(dataset)) for dataset in data])
+    if sets:
+        example = ' = '.join(map(printable, sets[0][:2]))
+        print(
+            f'note: equal files in several splits: {len(sets)} sets, as {example}: results on them '
+            'are too good; fgplugins check_data names all'
+        )
