@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         '--workers',
         type=int,
         metavar='N',
-        help='processes that read images (one a core, 8 at most)',
+        help='processes that read images (one a core)',
     )
     parser.add_argument(
         '--model',
