@@ -15,6 +15,7 @@ MAINTAINED = [
     'onedl-mmpretrain>=1.3.6',
     'setuptools>=70.1',  # imported by mmengine, and not part of Python 3.12's environments
 ]
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
 
 
@@ -53,6 +54,8 @@ setup(
         'fvcore',
         'numpy',
         'pillow',
+        'rich',
+        'safetensors',
         'scikit-learn',
         'tabulate',
         'tqdm',
@@ -61,12 +64,11 @@ setup(
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
         'demo': ['matplotlib'],
+        'export': EXPORT,
         'test': [
             *MAINTAINED,
+            *EXPORT,
             'matplotlib',
-            'onnx',
-            'onnxruntime',
-            'onnxscript',
             'pytest',
             'pytest-xdist',
             'ruff',

@@ -31,10 +31,8 @@ tags:
 from PIL import Image
 
 model = timm.create_model('local-dir:{name}', pretrained=True).eval()  # or 'hf-hub:owner/{name}'
-settings = dict(model.pretrained_cfg)
-transform = timm.data.create_transform(
-    **timm.data.resolve_data_config(settings), is_training=False
-)
+data = timm.data.resolve_model_data_config(model)
+transform = timm.data.create_transform(**data, is_training=False)
 with torch.inference_mode():
     scores = model(transform(Image.open('photo.jpg').convert('{mode}'))[None])
 p = scores.{activation}
@@ -42,7 +40,8 @@ for score, label in zip(*p[0].topk({few})):
     print({label}, float(score))
 ```
 
-Or, from fgplugins, a folder of photos into a CSV: `python tools/predict.py {name} photos/ --csv photos.csv`.
+With fgplugins, a folder of photos into a table:
+`python tools/predict.py {name} photos/ --csv photos.csv`.
 
 ## Images
 
@@ -121,7 +120,7 @@ def model_card(
         mode='L' if description['channels'] == 'L' else 'RGB',
         activation='sigmoid()' if multi_label else 'softmax(dim=1)',
         few=min(5, len(classes)) if known else 1,
-        label="settings['label_names'][label]" if known else 'int(label)',
+        label="model.pretrained_cfg['label_names'][label]" if known else 'int(label)',
         height=height,
         width=width,
         channels=description['channels'],

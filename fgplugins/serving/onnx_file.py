@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgplugins import __version__
 from fgplugins.errors import UserError, one_line
 from fgplugins.serving.models import method_of, network_of
 from fgplugins.serving.preprocessing import describe_preprocessing
@@ -48,7 +48,7 @@ def metadata(loaded: LoadedModel) -> dict[str, str]:
         'activation': 'sigmoid' if multi_label else 'softmax',
         'method': method_of(loaded) or 'none',
         'network': network_of(loaded),
-        'producer': f'fgplugins {__version__}',
+        'producer': f'fgplugins {importlib.metadata.version("fgplugins")}',
     }
 
 

@@ -37,12 +37,19 @@ def describe_preprocessing(loaded: LoadedModel) -> dict[str, Any]:
 
 def read_steps(description: dict[str, Any]) -> str:
     """The steps in words, as for a model's card."""
-    words = []
-    for step in description['steps']:
-        settings = {k: v for k, v in step.items() if k != 'step'}
-        text = ', '.join(f'{k.replace("_", " ")} {v}' for k, v in settings.items())
-        words.append(f'{step["step"].replace("_", " ")} ({text})' if text else step['step'])
-    return ', then '.join(words)
+    return ', then '.join(_in_words(dict(step)) for step in description['steps'])
+
+
+def _in_words(step: dict[str, Any]) -> str:
+    kind = step.pop('step')
+    if kind not in ('resize', 'center_crop', 'center_crop_or_pad'):
+        return kind + (f' ({", ".join(f"{k}={v!r}" for k, v in step.items())})' if step else '')
+    edge = next((key for key in ('shorter_edge', 'longer_edge') if key in step), None)
+    size = ' x '.join(map(str, step.get('size', ())))
+    if kind == 'resize':
+        to = f'the {edge.replace("_", " ")} to {step[edge]}' if edge else f'to {size}'
+        return f'resize {to} ({step["interpolation"]}, {step["library"]})'
+    return f'crop {"or pad " if kind.endswith("pad") else ""}to {size} around the centre'
 
 
 def _of_timm(data: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +85,8 @@ def _of_config(loaded: LoadedModel) -> dict[str, Any]:
     reversed_ = gives_bgr(loaded.prepare().read.pipeline, otherwise=True) == bool(prepare.to_rgb)
     mean, std = [0.0] * channels, [1 / 255] * channels
     if getattr(prepare, '_enable_normalize', False):
-        mean = [round(v / 255, 8) for v in prepare.mean.flatten().tolist()]
-        std = [round(v / 255, 8) for v in prepare.std.flatten().tolist()]
+        mean = [round(v / 255, 7) for v in prepare.mean.flatten().tolist()]
+        std = [round(v / 255, 7) for v in prepare.std.flatten().tolist()]
     return {
         'channels': 'L' if channels == 1 else 'RGB' if reversed_ else 'BGR',
         'size': list(loaded.input_size[1:]),

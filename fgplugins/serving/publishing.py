@@ -24,6 +24,7 @@ from fgplugins.serving.preprocessing import as_timm_data, describe_preprocessing
 from fgplugins.utils.loaded import LoadedModel
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy
+from fgplugins.zoo_timm.fg_models import OF_THE_WEIGHTS
 
 __all__ = ['as_timm_model', 'publish']
 
@@ -52,6 +53,9 @@ def as_timm_model(loaded: LoadedModel) -> nn.Module:
     name = getattr(model, 'backbone_name', '')
     if name.startswith('local-dir:'):
         raise UserError(f'{loaded.name} stands on {name!r}, a folder that others do not have')
+    # a tag, a licence, an origin are those of the weights that training started from
+    kept = {k: v for k, v in model.pretrained_cfg.items() if k not in OF_THE_WEIGHTS}
+    model.pretrained_cfg = {**kept, 'architecture': model.pretrained_cfg['architecture']}
     return model.eval()
 
 

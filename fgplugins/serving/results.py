@@ -62,7 +62,7 @@ def find_results(checkpoint: str | Path) -> list[tuple[str, str]]:
             for row in csv.DictReader(file):
                 if row.get('epoch') == str(step):
                     found = [(k, v) for k, v in row.items() if METRIC.fullmatch(k or '')]
-    where = f'while training, after {"epoch" if "iter" not in path.name else "iteration"} {step}'
+    where = f'validation while training, {"iteration" if "iter" in path.name else "epoch"} {step}'
     return [(f'{name}, {where}', value) for name, value in found]
 
 
