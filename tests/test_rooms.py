@@ -30,6 +30,10 @@ RULES: dict[str, tuple[str, str]] = {
         'errors methods utils networks data zoo_timm zoo_mmpretrain',
         'torch numpy PIL timm fvcore matplotlib mmengine mmpretrain tabulate',
     ),
+    'serving': (
+        'errors methods utils networks data zoo_timm zoo_mmpretrain analysis',
+        'torch timm rich onnx onnxruntime safetensors sklearn mmpretrain',
+    ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope
     '__init__': ('after_timm methods', ''),

@@ -61,7 +61,9 @@ def main() -> None:
         from fgplugins.zoo_mmpretrain.deploy import deploy
 
         model, shipped = deploy(loaded.model, loaded.config, loaded.input_size)
-        meta = {'dataset_meta': {'classes': loaded.classes}} if loaded.classes else {}
+        meta = {'cfg': shipped.pretty_text}
+        if loaded.classes:
+            meta['dataset_meta'] = {'classes': loaded.classes}
         content = {'meta': meta, 'state_dict': model.state_dict()}
         config = out.with_suffix('.py')
         shipped.dump(config)

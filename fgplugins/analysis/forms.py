@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgplugins.analysis.complexity import set_paper_order
-from fgplugins.analysis.loading import key_values, load_model
+from fgplugins.analysis.loading import load_checkpoint, load_model
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.loaded import LoadedModel
-from fgplugins.zoo_timm import checkpoints as timm_checkpoints
 from fgplugins.zoo_timm.task import LossStep
 
 __all__ = [
@@ -114,7 +113,7 @@ def load_form(
     name, form = split_form(spec)
     is_checkpoint = name.endswith(WEIGHTS) and checkpoint is None
     if is_checkpoint:
-        loaded = _from_checkpoint(name, model_kwargs, cfg_options)
+        loaded = load_checkpoint(name, model_kwargs, cfg_options)
     else:
         loaded = load_model(name, checkpoint, model_kwargs, cfg_options)
     method = loaded.method
@@ -166,39 +165,3 @@ def complete_second(
     if own_kwargs or own_options or not is_timm_name(split_form(second)[0]):
         return second, own_kwargs, own_options
     return second, [k for k in kwargs if k.split('=')[0] in SHARED], []
-
-
-def _from_checkpoint(
-    path: str, model_kwargs: list[str] | None, cfg_options: list[str] | None
-) -> LoadedModel:
-    """The model that a checkpoint is of: mmengine's hold its config, timm's its name."""
-    if not Path(path).is_file():
-        raise UserError(f'checkpoint {path!r} is not a file')
-    try:
-        architecture = timm_checkpoints.read_checkpoint(path).arch
-    except UserError:
-        architecture = None  # as of mmengine's, which hold more than timm's reader takes
-    if architecture:
-        if not is_timm_name(architecture):
-            raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
-        return load_model(architecture, path, model_kwargs, cfg_options)
-    try:
-        from fgplugins.zoo_mmpretrain.running import checkpoints, saved_settings
-    except ImportError as error:
-        raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
-    content = checkpoints.read_checkpoint(path)
-    cfg = saved_settings.saved_config(content, path)
-    if cfg is None:
-        raise UserError(
-            f'checkpoint {path!r} does not say what it is of: name the config or the timm model, '
-            f'and pass --checkpoint {path}'
-        )
-    if model_kwargs:
-        raise UserError(
-            f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
-        )
-    from fgplugins.zoo_mmpretrain.loading import load_classifier
-    from fgplugins.zoo_mmpretrain.running.overrides import override
-
-    override(cfg, key_values('--cfg-options', cfg_options or []))
-    return load_classifier(Path(path).stem, cfg, path, content)

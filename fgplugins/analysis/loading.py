@@ -11,9 +11,10 @@ from fgplugins.errors import UserError, did_you_mean
 from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.loaded import LoadedModel
 from fgplugins.utils.shipped import shipped_configs
+from fgplugins.zoo_timm import checkpoints as timm_checkpoints
 from fgplugins.zoo_timm.loading import load_timm
 
-__all__ = ['key_values', 'load_model', 'parse_value']
+__all__ = ['key_values', 'load_checkpoint', 'load_model', 'parse_value']
 
 
 def parse_value(text: str) -> object:
@@ -87,3 +88,56 @@ def load_model(
         raise UserError(f'--model-kwargs is for timm models; {name!r} is a config: --cfg-options')
     options = key_values('--cfg-options', cfg_options or [])
     return load_config_model(name, checkpoint, options, training_only, any_method)
+
+
+def load_checkpoint(
+    path: str,
+    model_kwargs: list[str] | None = None,
+    cfg_options: list[str] | None = None,
+    pipeline: bool = False,
+    advice: str | None = None,
+) -> LoadedModel:
+    """The model that a checkpoint is of: mmengine's hold its config, timm's its name.
+
+    Args:
+        path: of the file.
+        model_kwargs: KEY=VALUE of a timm model.
+        cfg_options: KEY=VALUE of a config.
+        pipeline: with the test pipeline of a config, to read images by; else with its sizes alone.
+        advice: how the command line names the model of a file that does not say it.
+
+    Raises:
+        UserError: if it is of neither kind, does not say what it is of, or cannot be built.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'checkpoint {path!r} is not a file')
+    try:
+        architecture = timm_checkpoints.read_checkpoint(path).arch
+    except UserError:
+        architecture = None  # as of mmengine's, which hold more than timm's reader takes
+    if architecture:
+        if not is_timm_name(architecture):
+            raise UserError(f'checkpoint {path!r} is of {architecture!r}, which is no timm model')
+        return load_model(architecture, path, model_kwargs, cfg_options)
+    try:
+        from fgplugins.zoo_mmpretrain.running import checkpoints, saved_settings
+    except ImportError as error:
+        raise UserError(f'checkpoint {path!r} cannot be read: {error}') from None
+    content = checkpoints.read_checkpoint(path)
+    cfg = saved_settings.saved_config(content, path)
+    if cfg is None:
+        raise UserError(
+            f'checkpoint {path!r} does not say what it is of: '
+            + (advice or f'name the config or the timm model, and pass --checkpoint {path}')
+        )
+    if model_kwargs:
+        raise UserError(
+            f'--model-kwargs is for timm models; {path!r} is of a config: --cfg-options'
+        )
+    if pipeline:
+        cfg.test_dataloader.dataset.pipeline = saved_settings.saved_pipeline(content, path)
+    from fgplugins.zoo_mmpretrain.loading import load_classifier
+    from fgplugins.zoo_mmpretrain.running.overrides import override
+
+    override(cfg, key_values('--cfg-options', cfg_options or []))
+    return load_classifier(Path(path).stem, cfg, path, content)

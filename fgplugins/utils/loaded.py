@@ -15,7 +15,21 @@ from fgplugins.methods import Method, Regularizer
 from fgplugins.methods.base import Network
 from fgplugins.utils.modes import in_testing
 
-__all__ = ['LoadedModel', 'check_names', 'training_views']
+__all__ = ['LoadedModel', 'Preparation', 'check_names', 'training_views']
+
+
+@dataclass
+class Preparation:
+    """How image files become a network's input, in the two steps that a batch is made in.
+
+    Attributes:
+        read: path -> what the pipeline makes of the file (C, H, W); processes that load images get
+            it as a copy.
+        finish: a batch of these (N, C, H, W) -> the network's input, on the network's device.
+    """
+
+    read: Callable[[str], Tensor]
+    finish: Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -33,6 +47,7 @@ class LoadedModel:
             masks (N, K, H_s, W_s): of the network's own gates, then of the method's levels; None
             for a plain network.
         read_image: path -> (the image as the model sees it in bytes, the network's input (1, ...)).
+        prepare: builds what prepares images by the batch; the same input, value by value.
         classes: names of the classes where they are known.
         config: the config of a model of MMPretrain's kind.
         views: images -> the named views (N, C, h, w) that a method trains on; None if it has no
@@ -48,6 +63,7 @@ class LoadedModel:
     method: Method | None
     show: Callable[..., tuple[Tensor, list[Tensor]]] | None
     read_image: Callable[[str], tuple[np.ndarray, Tensor]]
+    prepare: Callable[[], Preparation]
     classes: list[str] | None = None
     config: object | None = None
     views: Callable[[Tensor], dict[str, Tensor]] | None = None

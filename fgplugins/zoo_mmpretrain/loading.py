@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fgplugins.errors import UserError
 from fgplugins.methods.base import Given
 from fgplugins.networks.gates import gates_of
-from fgplugins.utils.loaded import LoadedModel, check_names, training_views
+from fgplugins.utils.loaded import LoadedModel, Preparation, check_names, training_views
 from fgplugins.zoo_mmpretrain import FineGrainedClassifier, MethodHead
 from fgplugins.zoo_mmpretrain.backbone_maps import ask_image_channels
 from fgplugins.zoo_mmpretrain.colours import as_rgb, gives_bgr, picture_pipeline
@@ -121,11 +121,48 @@ def load_classifier(
         model.head.method if has_method else None,
         functools.partial(head.show, model) if has_method else None,
         _image_reader(model, pipeline),
+        functools.partial(_prepare, model, pipeline),
         list(classes) if classes else None,
         cfg,
         views,
         gates=len(gates_of(model.backbone)) if has_method else 0,
     )
+
+
+def _build_pipeline(steps: list[dict]) -> Compose:
+    """A test pipeline for files on their own.
+
+    Raises:
+        UserError: if it cannot be built.
+    """
+    alone = [step for step in steps if short_type(step) != CropToBox.__name__]
+    if len(alone) < len(steps):
+        print('note: images are read whole: a file on its own has no box to crop it by')
+    with user_errors('test pipeline'):
+        return Compose([TRANSFORMS.build(step) for step in alone])
+
+
+class _Reader:
+    """Reads image files as a test pipeline has them.
+
+    Args:
+        pipeline: from ``img_path`` to ``inputs``.
+    """
+
+    def __init__(self, pipeline: Compose) -> None:
+        self.pipeline = pipeline
+
+    def __call__(self, path: str) -> Tensor:
+        return self.pipeline({'img_path': str(path)})['inputs']
+
+
+def _prepare(model: nn.Module, steps: list[dict]) -> Preparation:
+    """See `LoadedModel.prepare`: the config's data preprocessor takes whole batches."""
+
+    def finish(batch: Tensor) -> Tensor:
+        return model.data_preprocessor({'inputs': batch}, training=False)['inputs']
+
+    return Preparation(_Reader(_build_pipeline(steps)), finish)
 
 
 def _image_reader(
@@ -138,11 +175,7 @@ def _image_reader(
 
     @functools.cache
     def pipeline() -> Compose:
-        alone = [step for step in steps if short_type(step) != CropToBox.__name__]
-        if len(alone) < len(steps):
-            print('note: images are read whole: a file on its own has no box to crop it by')
-        with user_errors('test pipeline'):
-            return Compose([TRANSFORMS.build(step) for step in alone])
+        return _build_pipeline(steps)
 
     @functools.cache
     def pictures() -> Compose | None:

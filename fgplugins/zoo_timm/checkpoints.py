@@ -15,6 +15,7 @@ from timm.models import clean_state_dict, get_model_input_config, load_state_dic
 from torch import Tensor, nn
 
 from fgplugins.errors import UserError, one_line
+from fgplugins.networks.names import look_up
 from fgplugins.networks.weights import first_difference
 from fgplugins.zoo_timm.composed import ComposedModel
 from fgplugins.zoo_timm.fg_models import backbone_settings, method_of
@@ -25,6 +26,8 @@ __all__ = [
     'check_same_method',
     'check_weights',
     'data_config',
+    'published_classes',
+    'published_size',
     'read_checkpoint',
 ]
 
@@ -170,6 +173,23 @@ def _version(weights: dict[str, Tensor]) -> int | None:
     metadata = getattr(weights, '_metadata', {})
     found = [metadata.get(name, {}).get('version') for name in ('', 'module', '_orig_mod')]
     return max((version for version in found if version is not None), default=None)
+
+
+def published_classes(model: nn.Module) -> list[str] | None:
+    """Names of the classes that a folder's or a hub's config gives a model; None without any."""
+    names = getattr(model, 'pretrained_cfg', {}).get('label_names')
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=int)]
+    return [str(name) for name in names] if names else None
+
+
+def published_size(name: str) -> tuple[int, int] | None:
+    """The (height, width) of images that a folder or a hub says a model was tested with.
+
+    None for a name of timm's own, whose settings the model has.
+    """
+    published = name.startswith(('local-dir:', 'hf-hub:', 'hf_hub:'))
+    return tuple(look_up(name)[1].input_size[1:]) if published else None
 
 
 def _is_size(value: object) -> bool:

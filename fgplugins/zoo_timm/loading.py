@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fgplugins.data import images
 from fgplugins.errors import UserError, one_line
 from fgplugins.networks.gates import gates_of
-from fgplugins.utils.loaded import LoadedModel, check_names, training_views
+from fgplugins.utils.loaded import LoadedModel, Preparation, check_names, training_views
 from fgplugins.zoo_timm import ComposedModel, checkpoints
 from fgplugins.zoo_timm.task import MethodTask
 
@@ -50,7 +50,10 @@ def load_timm(
         if checkpoint:
             checkpoints.check_weights(model, saved)
             model.load_state_dict(saved.weights)
-        check_names(saved.classes, getattr(model, 'num_classes', None), checkpoint)
+        classes, size = saved.classes, size or checkpoints.published_size(name)
+        if kwargs.get('pretrained') and not checkpoint:
+            classes = checkpoints.published_classes(model)
+        check_names(classes, getattr(model, 'num_classes', None), checkpoint or name)
         data = checkpoints.data_config(model, saved.data, size)
     except UserError:
         raise
@@ -74,26 +77,53 @@ def load_timm(
         model.read if composed else None,
         model.method if composed else None,
         model.show if composed else None,
-        _image_reader(name, data),
-        saved.classes,
+        functools.partial(_read_image, name, model, data),
+        functools.partial(_prepare, name, model, data),
+        classes,
         views=views,
         data=data,
         gates=len(gates_of(model.backbone)) if composed else 0,
     )
 
 
-def _image_reader(name: str, data: dict[str, object]) -> Callable[[str], tuple[np.ndarray, Tensor]]:
-    """What reads an image as `LoadedModel.read_image` does, by timm's own transform for testing."""
-    transform = timm.data.create_transform(**data, is_training=False)
+class _Reader:
+    """Reads image files as timm's own transform for testing has them, still in bytes.
+
+    Args:
+        name: of the model.
+        data: what ``timm.data.create_transform`` takes.
+
+    Raises:
+        UserError: for a network of other than 1 or 3 channels, which pictures do not have.
+    """
+
+    def __init__(self, name: str, data: dict[str, object]) -> None:
+        channels = data['input_size'][0]
+        if channels not in (1, 3):
+            raise UserError(f'{name} reads {channels} channels, pictures have 1 or 3')
+        self.mode = 'L' if channels == 1 else 'RGB'
+        self.transform = timm.data.create_transform(**data, is_training=False, normalize=False)
+
+    def __call__(self, path: str) -> Tensor:
+        return self.transform(Image.fromarray(images.read_image(path, self.mode)))
+
+
+def _prepare(name: str, model: nn.Module, data: dict[str, object]) -> Preparation:
+    """See `LoadedModel.prepare`: the transform's last two steps are taken by the batch."""
     mean, std = (torch.tensor(data[key]).view(-1, 1, 1) for key in ('mean', 'std'))
-    channels = data['input_size'][0]
 
-    def read_image(path: str) -> tuple[np.ndarray, Tensor]:
-        mode = {1: 'L', 3: 'RGB'}.get(channels)
-        if mode is None:
-            raise UserError(f'image {path}: {name} reads {channels} channels, pictures have 1 or 3')
-        inputs = transform(Image.fromarray(images.read_image(path, mode)))
-        shown = ((inputs * std + mean).clamp(0, 1) * 255).byte()
-        return shown.permute(1, 2, 0).numpy(), inputs[None]
+    def finish(batch: Tensor) -> Tensor:
+        device = next(model.parameters()).device
+        x = batch.to(device, non_blocking=True).float().div_(255)
+        return x.sub_(mean.to(device)).div_(std.to(device))
 
-    return read_image
+    return Preparation(_Reader(name, data), finish)
+
+
+def _read_image(
+    name: str, model: nn.Module, data: dict[str, object], path: str
+) -> tuple[np.ndarray, Tensor]:
+    """See `LoadedModel.read_image`."""
+    prepared = _prepare(name, model, data)
+    shown = prepared.read(path)
+    return shown.permute(1, 2, 0).numpy(), prepared.finish(shown[None])

@@ -14,6 +14,7 @@ from mmpretrain import registry as zoo
 
 from fgplugins.errors import UserError, one_line
 from fgplugins.zoo_mmpretrain import registry as ours
+from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets
 
 __all__ = [
     'counts_iterations',
@@ -22,6 +23,7 @@ __all__ = [
     'saved_head',
     'saved_meta',
     'saved_network',
+    'saved_pipeline',
 ]
 
 SCOPES = ('mmengine', 'mmpretrain', 'mmcls', 'fgplugins')
@@ -41,6 +43,9 @@ ROOMS = (
     'mmpretrain.models.utils.norm',
     'torch.nn.',
 )
+# where the steps of a pipeline come from
+STEPS = ('fgplugins.', 'mmcv.transforms.', 'mmpretrain.datasets.transforms.')
+ELSEWHERE = ('backend_args', 'file_client_args')  # settings that read files from other places
 # settings that would import modules or fetch code
 CODE_KEYS = ('custom_imports', 'trust_remote_code')
 SIZES = ('crop_size', 'scale')  # of the steps of a pipeline
@@ -189,6 +194,57 @@ def saved_config(checkpoint: dict, path: str) -> Config | None:
     return Config({key: value for key, value in kept.items() if value})
 
 
+def saved_pipeline(checkpoint: dict, path: str) -> list[dict[str, Any]]:
+    """The test pipeline of the config in a checkpoint, to read images by.
+
+    Its steps may only be registered transforms, on files of this machine.
+
+    Raises:
+        UserError: if there is none, or it names something else.
+    """
+    try:
+        settings = _settings(checkpoint) or {}
+        loader = settings.get('test_dataloader') or settings.get('val_dataloader') or {}
+        dataset = innermost_datasets(Config(loader)['dataset'])[0]
+        steps = dataset.to_dict()['pipeline']
+        _check_steps(steps)
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError) as error:
+        reason = 'it has none' if isinstance(error, KeyError) else one_line(error)
+        raise UserError(
+            f'checkpoint {path!r}: the test pipeline of its config is not read, since {reason}: '
+            'name the config itself by --model'
+        ) from None
+    return steps
+
+
+def _check_steps(settings: object) -> None:
+    """Refuse steps of a pipeline that are no registered transforms of `STEPS`.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            if key in CODE_KEYS or (key in ELSEWHERE and value):
+                raise ValueError(f'it asks for {key}={value!r}')
+            if key == '_scope_' and value not in SCOPES:
+                raise ValueError(f'it names the scope {value!r}')
+            if key == 'type' and not (isinstance(value, str) and _is_a_step(value)):
+                raise ValueError(f'it names {value!r}, which is no registered transform')
+            _check_steps(value)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            _check_steps(value)
+
+
+def _is_a_step(name: str) -> bool:
+    """Whether a type is a registered transform: by its name, or by its own path."""
+    scope, _, plain = name.rpartition('.')
+    found = dict(_registered('transform')).get(plain)
+    module = str(getattr(found, '__module__', ''))
+    return module.startswith(STEPS) and scope in ('', *SCOPES, module)
+
+
 def _sizes(settings: object) -> list[dict[str, Any]]:
     """The steps of pipelines that have a size, reduced to it."""
     if isinstance(settings, (list, tuple)):
@@ -253,7 +309,12 @@ def _is_a_part(name: str) -> bool:
 
 def _models() -> Iterator[tuple[str, object]]:
     """What is registered as a part of a model, as a way to initialise one, or to mix images."""
+    return _registered('batch augment', 'model', 'weight initializer')
+
+
+def _registered(*kinds: str) -> Iterator[tuple[str, object]]:
+    """What is registered under the names of registries, in all rooms of mmengine's."""
     for place in (root_registries, zoo, ours):
         for registry in vars(place).values():
-            if getattr(registry, 'name', None) in ('batch augment', 'model', 'weight initializer'):
+            if getattr(registry, 'name', None) in kinds:
                 yield from registry.module_dict.items()

@@ -1,0 +1,1 @@
+"""Using trained models: predicting files of images, exporting and publishing what was trained."""
