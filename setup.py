@@ -55,7 +55,6 @@ setup(
         'numpy',
         'pillow',
         'rich',
-        'safetensors',
         'scikit-learn',
         'tabulate',
         'tqdm',
