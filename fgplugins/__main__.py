@@ -47,7 +47,7 @@ def run_tool(path: Path, arguments: list[str]) -> None:
     module = ModuleType('__main__')
     module.__file__ = str(path)
     sys.modules['__main__'] = module  # where processes that load data look for what is in it
-    exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
+    exec(compile(path.read_bytes(), str(path), 'exec', dont_inherit=True), module.__dict__)
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from fgplugins.zoo_mmpretrain.installation import check_installation
 check_installation()
 # about a compiled operator that no method needs; mmcv says it at every start
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+# the timm models first: MMPretrain tries to import timm, and hides why that fails
+import fgplugins.networks  # noqa: E402, F401
+
 import_mmpretrain()
 
 from fgplugins.zoo_mmpretrain.classifier import FineGrainedClassifier  # noqa: E402
