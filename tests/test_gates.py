@@ -63,7 +63,7 @@ def test_titles() -> None:
         ['level 1, head 1', 'level 1, head 2'],
         ['level 2, head 1', 'level 2, head 2', 'level 2, head 3'],
     ]
-    assert attention_titles(masks[1:3], 1, ['a', 'b'], 'x: ') == [
+    assert attention_titles(masks[1:3], 1, [['a', 'b']], 'x: ') == [
         ['x: gate'],
         ['x: level 1, a', 'x: level 1, b'],
     ]
@@ -129,7 +129,9 @@ def test_of_the_picture_after_training(
         pictures, 'draw_attention', lambda images, maps, *_, titles: drawn.update(m=maps, t=titles)
     )
     samples = [{'inputs': torch.zeros(3, 32, 32, dtype=torch.uint8), 'data_samples': DataSample()}]
-    pictures.draw_samples(zoo.MODELS.build(PAN), samples, list('abc'), tmp_path / 'a.png', True)
+    images = [np.zeros((32, 32, 3), np.uint8)]
+    model = zoo.MODELS.build(PAN)
+    pictures.draw_samples(model, samples, images, list('abc'), tmp_path / 'a.png')
     assert [m.shape for m in drawn['m'][0]] == [(1, 16, 16), (1, 8, 8)]
     assert drawn['t'] == [['gate'], ['level 1, head 1']]
 

@@ -18,10 +18,11 @@ from torch import nn
 
 pytest.importorskip('matplotlib')
 
+from fgplugins.data.sampling import spread_over_folders, true_class
 from fgplugins.errors import UserError
 from fgplugins.utils import drawing, lettering
 from fgplugins.utils.command_line import check_outputs
-from fgplugins.utils.drawing import draw_attention, draw_images
+from fgplugins.utils.drawing import attention_titles, describe, draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
 
 NAMES = ('US$10_$5^^', r'a$b$ \frac{1}{2}', '乌鸦 crow', 'tab\tand\nline', 'x' * 200, 'é\udce9')
@@ -29,6 +30,11 @@ NAMES = ('US$10_$5^^', r'a$b$ \frac{1}{2}', '乌鸦 crow', 'tab\tand\nline', 'x'
 
 def grey(height: int = 30, width: int = 30) -> np.ndarray:
     return np.full((height, width, 1), 128, np.uint8)
+
+
+def captions_of(figure: object) -> list:
+    """The captions under the rows of a page, first to last."""
+    return list(figure.texts)
 
 
 @pytest.fixture
@@ -51,44 +57,88 @@ class TestNames:
     def test_are_written_as_they_are(self, written: list, tmp_path: Path) -> None:
         images, maps = [grey()] * len(NAMES), [[np.eye(4)[None]]] * len(NAMES)
         draw_attention(images, maps, [shortened(n) for n in NAMES], tmp_path / 'a.png')
-        labels = [axis.xaxis.label for axis in written[0].axes if axis.get_xlabel()]
+        labels = captions_of(written[0])
         assert not any(label.get_parse_math() for label in labels)
         texts = [''.join(label.get_text().split()) for label in labels]
         assert texts[:2] == ['US$10_$5^^', r'a$b$\frac{1}{2}']
-        assert texts[2] in ('乌鸦crow', r'\u4e4c\u9e26crow')
+        assert texts[2] in ('乌鸦crow', '[1]crow')
         assert texts[3:] == ['tabandline', f'{"x" * 30}…{"x" * 29}', r'é\udce9']
 
-    def test_no_caption_is_cut_off_or_touches_the_next_row(
-        self, written: list, tmp_path: Path
+    @pytest.mark.parametrize(
+        ('heads', 'rows', 'side', 'levels'),
+        [
+            (12, 3, (30, 30), 1),
+            (2, 16, (30, 40), 1),
+            (1, 1, (60, 20), 1),
+            (1, 2, (20, 60), 1),
+            (4, 3, (30, 30), 3),
+            (1, 20, (30, 30), 1),
+            (0, 2, (30, 30), 1),
+        ],
+    )
+    def test_no_text_is_cut_off_or_touches_another(
+        self,
+        written: list,
+        tmp_path: Path,
+        heads: int,
+        rows: int,
+        side: tuple[int, int],
+        levels: int,
     ) -> None:
-        for heads, rows, side in ((12, 3, (30, 30)), (2, 16, (30, 40)), (1, 1, (60, 20))):
-            captions = [' '.join(NAMES[:4]) * 3, 'short', '乌鸦' * 40] * 6
-            titles = [[f'{"name " * 9}\nlevel 1, head {k}' for k in range(heads)]]
-            draw_attention(
-                [grey(*side)] * rows, [[np.random.rand(heads, 4, 4)]] * rows, captions[:rows],
-                tmp_path / 'a.png', max_heads=12, titles=titles,
-            )  # fmt: skip
-            figure = written[-1]
-            boxes = [axis.get_tightbbox() for axis in figure.axes]
+        captions = [' '.join(NAMES[:4]) * 3, 'short', f'{"x" * 60}\n' * 5, '乌鸦' * 40] * 10
+        titles = [[f'{"name " * 9}\nlevel 1, head {k}' for k in range(heads)]] * levels
+        pages = draw_attention(
+            [grey(*side)] * rows, [[np.random.rand(heads, 4, 4)] * levels] * rows, captions[:rows],
+            tmp_path / 'a.png', max_heads=12, titles=titles,
+        )  # fmt: skip
+        assert len(pages) == len(written) and sum(len(captions_of(f)) for f in written) == rows
+        for page, figure in zip(pages, written, strict=True):
+            boxes = [axis.get_window_extent() for axis in figure.axes]
+            boxes += [axis.title.get_window_extent() for axis in figure.axes if axis.get_title()]
+            boxes += [text.get_window_extent() for text in captions_of(figure)]
             assert all(b.x0 >= 0 and b.y0 >= 0 for b in boxes)
             assert all(b.x1 <= figure.bbox.x1 and b.y1 <= figure.bbox.y1 for b in boxes)
-            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+            inner = [box.padded(-0.5) for box in boxes]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(inner, 2))
+            pixels = np.asarray(Image.open(page).convert('L'))
+            edges = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
+            assert all((edge == 255).all() for edge in edges), 'no letter reaches an edge'
 
+    def test_captions_of_long_names_are_whole(self, written: list, tmp_path: Path) -> None:
+        """Of the file, two models and the truth, sixty letters each; one head is narrow."""
+        name = ''.join(chr(ord('A') + i % 26) for i in range(60))
+        text = describe([('first', name, 0.5), ('second', name, 1.0)], name, name)
+        draw_attention([grey()], [[np.eye(4)[None]]], [text], tmp_path / 'a.png')
+        shown = ''.join(captions_of(written[0])[0].get_text().split())
+        assert shown == ''.join(text.split()) and shown.count(name) == 4
+
+    @pytest.mark.parametrize(
+        ('texts', 'shown', 'legend'),
+        [
+            (['乌 é'], ['[1] é'], '[1] 乌'),
+            (['乌鸦.jpg\n乌鸦', 'true: 麻雀'], ['[1].jpg\n[1]', 'true: [2]'], '[1] 乌鸦, [2] 麻雀'),
+            (['제비 ^]-\\', '제비'], ['[1] ^]-\\', '[1]'], '[1] 제비'),
+            (['乌\udce9'], [r'[1]\udce9'], '[1] 乌'),
+        ],
+    )
     def test_letters_that_no_font_has_are_numbers(
         self,
         written: list,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
+        texts: list[str],
+        shown: list[str],
+        legend: str,
     ) -> None:
         monkeypatch.setattr(lettering, '_letters_of', lambda path: frozenset(map(chr, range(256))))
         lettering._say_once.cache_clear()
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
-                draw_images([[grey()]], ['乌 é'], ['image'], tmp_path / 'a.png')
-        assert written[0].axes[0].get_xlabel() == r'\u4e4c é'
+                draw_images([[grey()]] * len(texts), texts, ['image'], tmp_path / 'a.png')
+        assert [text.get_text() for text in captions_of(written[0])] == shown
         (line,) = caplog.messages
-        assert '乌' in line and 'install' in line and '\n' not in line
+        assert f'can write {legend}; install' in line and '\n' not in line
 
     def test_a_font_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import matplotlib
@@ -119,6 +169,75 @@ class TestNames:
         draw_plot(report, str(tmp_path / 'a.png'))
         assert written[0].get_suptitle() == 'a$b^$'
         assert not written[0]._suptitle.get_parse_math()
+
+
+class TestPages:
+    def test_many_images_are_pages_of_a_readable_size(self, written: list, tmp_path: Path) -> None:
+        captions = [f'image {i}' for i in range(450)]
+        images = [[grey(4, 4)]] * 450
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drawing, '_draw_table', lambda draw, ratios, *_: ratios)
+            ratios = draw_images(images, captions, ['image'], tmp_path / 'a.png')
+        heights = [drawing.MAX_HEIGHT / drawing.DPI / 15] * len(ratios)
+        pages = drawing._split(heights, drawing.MAX_HEIGHT / drawing.DPI * 1.0001)
+        assert [len(rows) for rows in pages] == [15] * 30
+        assert [row for rows in pages for row in rows] == list(range(450))
+
+    @pytest.mark.parametrize(('count', 'pages'), [(1, 1), (2, 1), (16, 1), (40, 3)])
+    def test_files_of_pages(self, written: list, tmp_path: Path, count: int, pages: int) -> None:
+        captions = [describe([('', 'wren', 0.5)], 'jay', f'{i}.png') for i in range(count)]
+        files = draw_images([[grey()]] * count, captions, ['image'], tmp_path / 'a.b.png')
+        names = ['a.b.png', *(f'a.b_{i}.png' for i in range(2, pages + 1))]
+        assert [file.name for file in files] == names
+        for file in files:
+            with Image.open(file) as picture:
+                assert picture.height <= drawing.MAX_HEIGHT
+        shown = [text.get_text() for figure in written for text in captions_of(figure)]
+        assert shown == captions, 'all, once, in their order'
+        assert all(figure.axes[0].get_title() == 'image' for figure in written)
+
+    def test_a_row_higher_than_a_page_has_its_own(self) -> None:
+        assert drawing._split([1, 9, 1, 1], 2) == [[0], [1], [2, 3]]
+
+    @pytest.mark.parametrize(('levels', 'heads', 'drawn'), [(3, 8, 8), (6, 8, 6), (39, 3, 1)])
+    def test_no_page_is_too_wide(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, levels: int, heads: int, drawn: int
+    ) -> None:
+        maps = [[np.zeros((heads, 2, 2))] * levels]
+        (page,) = draw_attention([grey()], maps, ['x'], tmp_path / 'a.png')
+        with Image.open(page) as picture:
+            assert picture.width == pytest.approx(120 * (1 + levels * drawn), abs=1)
+        assert (f'{drawn} heads of each level fit' in caplog.text) == (drawn < heads)
+
+
+def test_what_stands_under_an_image() -> None:
+    assert (
+        describe([('', 'wren', 0.876)], 'jay', 'a.png') == 'a.png\npredicted: wren, 88%\ntrue: jay'
+    )
+    both = [('gap', 'wren', 0.4), ('siou', 'jay', 1.0)]
+    assert describe(both) == 'gap predicted: wren, 40%\nsiou predicted: jay, 100%'
+    assert describe([], 'jay') == 'true: jay' and describe([]) == ''
+
+
+def test_heads_have_the_names_of_what_they_show() -> None:
+    import fgplugins
+
+    for method, taps, given, known in (
+        ('clan', 2, {}, [['spatial attention', 'class activation']] * 2),
+        ('clan', 3, {}, [['spatial attention', 'class activation']] * 2
+         + [['spatial attention of level 1', 'spatial attention of level 2', 'class activation']]),
+        ('siou', 2, {}, [['predicted', 'rival']] * 2),
+        ('warn', 2, {}, [['head 1', 'head 2', 'head 3', 'head 4']] * 2),
+        ('gap', 1, {}, [['head 1']]),
+    ):  # fmt: skip
+        built = fgplugins.get_method(method)([6] * taps, 3, **given).eval()
+        maps = [torch.randn(1, 6, 4, 4, requires_grad=True) for _ in range(taps)]
+        if method == 'siou':  # it differentiates by the maps
+            maps[1] = maps[0] * 2
+        masks = [level[0].detach().numpy() for level in built.attention(maps)]
+        assert attention_titles(masks, names=built.name_heads()) == [
+            [f'level {level + 1}, {name}' for name in names] for level, names in enumerate(known)
+        ], method
 
 
 # ------------------------------------------------------------------------- of MMPretrain's networks
@@ -407,7 +526,7 @@ class TestShowAttention:
                     assert '--views: Shower trains on no views of the image' in done.stderr
             assert done.returncode == 0, done.stderr
             with Image.open(tmp_path / 'v.png') as picture:
-                assert picture.width == 4 * 144
+                assert picture.width == 4 * 180
             Showing.show = lambda self, images, features: [images]
             with pytest.raises(TypeError, match='show gives a list'):
                 fgplugins.check_method(Shower)
@@ -430,6 +549,82 @@ class TestShowAttention:
         loaded.look(torch.randn(1, 1, 40, 40))
         assert [m.training for m in loaded.model.modules()] == modes and not frozen.training
         assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
+
+
+class TestSampleOfAFolder:
+    @pytest.mark.parametrize(
+        ('limit', 'counts'), [(1, [0, 0, 1]), (3, [1, 1, 1]), (7, [1, 2, 4]), (99, [1, 2, 20])]
+    )
+    def test_every_folder_has_its_share(self, limit: int, counts: list[int]) -> None:
+        files = [f'{y}/{i}.png' for y, n in (('a', 1), ('b', 2), ('c', 20)) for i in range(n)]
+        chosen = spread_over_folders(files, limit)
+        taken = [sum(file.startswith(y) for file in chosen) for y in 'abc']
+        assert sorted(taken) == counts and chosen == [f for f in files if f in chosen]
+        assert set(spread_over_folders(files[::-1], limit)) == set(chosen)
+
+    def test_the_seed_decides(self) -> None:
+        files = [f'{y}/{i}.png' for y in 'abcdefgh' for i in range(9)]
+        chosen = [spread_over_folders(files, 4, seed) for seed in (0, 0, 1, 2)]
+        assert chosen[0] == chosen[1] and len({tuple(c) for c in chosen}) == 3
+        assert all(len({Path(file).parent for file in c}) == 4 for c in chosen)
+        # the same on every machine
+        assert spread_over_folders(['a/0', 'a/1', 'b/0', 'b/1'], 2) == ['a/0', 'b/0']
+
+    def test_folders_name_classes(self) -> None:
+        classes = ['wren', 'ducks/mallard', 'mallard']
+        for file, name in (
+            ('test/wren/a.png', 'wren'),
+            ('/birds/test/ducks/mallard/a.png', 'ducks/mallard'),
+            ('geese/mallard/a.png', 'mallard'),
+            ('test/a.png', None),
+            ('wren/more/a.png', None),
+        ):
+            assert true_class(file, classes) == name, file
+        assert true_class('wren/a.png', ()) is None
+
+    def test_in_the_picture(
+        self,
+        written: list,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture,
+    ) -> None:
+        """Classes asked for by number stand there by name; each image has its truth and score."""
+        import runpy
+        import sys
+
+        import timm
+
+        monkeypatch.chdir(tmp_path)
+        classes, kwargs = ['crow', 'jay', 'wren'], {'backbone': 'test_resnet', 'num_classes': 3}
+        for method in ('siou', 'gap'):
+            model = timm.create_model(method, **kwargs)
+            content = {'state_dict': model.state_dict(), 'class_names': classes}
+            torch.save(content, f'{method}.pth')
+        for i, name in enumerate(classes):
+            Path('test', name).mkdir(parents=True)
+            for k in range(4):
+                Image.new('RGB', (40, 40), (60 * i, 50 * k, 9)).save(Path('test', name, f'{k}.png'))
+        pairs = [f'{k}={v}' for k, v in kwargs.items()]
+        tool = Path(__file__).parent.parent / 'tools' / 'show_attention.py'
+        monkeypatch.setattr(
+            sys, 'argv',
+            ['show_attention', 'siou', 'siou.pth', 'test', '--max-images', '3', '--classes', '2',
+             'jay', '--versus', 'gap.pth', '--model-kwargs', *pairs],
+        )  # fmt: skip
+        runpy.run_path(str(tool))['main']()
+        said = capsys.readouterr().out
+        assert 'note: 3 of 12 images, spread over their folders' in said
+        assert '3 images: attention_maps.png' in said
+        captions = [text.get_text().split('\n') for text in captions_of(written[0])]
+        assert [lines[-1] for lines in captions] == [f'true: {name}' for name in classes]
+        for file, gap, siou, _ in captions:
+            assert file.endswith('.png')
+            assert gap.startswith('gap predicted: ') and siou.startswith('siou predicted: ')
+            assert gap.endswith('%') and siou.endswith('%')
+        titles = [axis.get_title() for axis in written[0].axes if axis.get_title()]
+        levels = [f'level {level}, {name}' for level in (1, 2) for name in ('wren', 'jay')]
+        assert titles == ['image', *(f'{who}\n{t}' for who in ('gap', 'siou') for t in levels)]
 
 
 def test_rows_are_as_high_as_their_images() -> None:

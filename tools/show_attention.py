@@ -31,7 +31,11 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add_model_arguments(parser, checkpoint=True)
     parser.add_argument('images', nargs='+', help='image files, or folders of them')
-    parser.add_argument('--out', default='attention_maps.png', help='the PNG (attention_maps.png)')
+    parser.add_argument(
+        '--out',
+        default='attention_maps.png',
+        help='the PNG (attention_maps.png); further pages are numbered, as attention_maps_2.png',
+    )
     parser.add_argument(
         '--query',
         metavar='IMAGE',
@@ -56,12 +60,18 @@ def parse_args() -> argparse.Namespace:
         help='show the attention and redundancy views that the second network sees instead (art, '
         'Fig. 4); needs a checkpoint of training',
     )
-    parser.add_argument('--max-images', type=int, default=16, help='draw at most this many (16)')
+    parser.add_argument(
+        '--max-images',
+        type=int,
+        default=16,
+        help='draw at most this many (16): of more, a sample spread over their folders, as classes',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of that sample (0)')
     parser.add_argument('--max-heads', type=int, default=8, help='heads drawn of each level (8)')
     return parser.parse_args()
 
 
-def find_images(names: list[str], limit: int) -> list[str]:
+def find_images(names: list[str]) -> list[str]:
     """The image files among names and folders; of a folder with a split file, its test images."""
     from fgplugins.data import images
     from fgplugins.data.split_files import find_split_file, read_split_file
@@ -80,7 +90,7 @@ def find_images(names: list[str], limit: int) -> list[str]:
             found.append(name)
         else:
             raise UserError(f'image {name!r} is not there')
-    return found[:limit]
+    return list(dict.fromkeys(found))
 
 
 def read_image(loaded: LoadedModel, path: str) -> tuple[np.ndarray, Tensor]:
@@ -107,7 +117,7 @@ def find_asked(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, objec
             raise UserError(f'--{name}: {type(loaded.method).__name__} does not take {what}')
     if args.query:
         with torch.no_grad():
-            image = read_image(loaded, find_images([args.query], 1)[0])[1]
+            image = read_image(loaded, find_images([args.query])[0])[1]
             asked['query'], _ = loaded.method.split(loaded.features(image))
     if args.classes:
         names, count = loaded.classes or [], loaded.method.num_classes
@@ -136,8 +146,10 @@ def main() -> None:
 
     from fgplugins.analysis.loading import load_model
     from fgplugins.data.classes import check_same_classes
+    from fgplugins.data.sampling import spread_over_folders
 
-    paths = find_images(args.images, args.max_images)
+    found = find_images(args.images)
+    paths = spread_over_folders(found, args.max_images, args.seed)
 
     def load(checkpoint: str, any_method: bool = False) -> LoadedModel:
         settings = args.model_kwargs, args.cfg_options
@@ -149,7 +161,7 @@ def main() -> None:
         kind = '' if head is None else f' with a {type(head).__name__}'
         raise UserError(f'{args.model} is a plain network{kind}; it has no attention to show')
     if args.views:
-        out = draw_views(loaded, paths, args.out)
+        pages = draw_views(loaded, paths, args.out)
     else:
         models = [('', loaded)]
         if args.versus:
@@ -161,9 +173,11 @@ def main() -> None:
                 owners = f'checkpoint {args.checkpoint}', f'--versus {args.versus}'
                 check_same_classes(loaded.classes, other.classes, *owners)
             pairs = zip(names, (other, loaded), strict=True)
-            models = [(f'{shortened(name)}\n', model) for name, model in pairs]
-        out = draw_maps(with_maps(models, paths[0]), paths, args)
-    print(f'{len(paths)} images: {out}')
+            models = [(shortened(name), model) for name, model in pairs]
+        pages = draw_maps(with_maps(models, paths[0]), paths, args)
+    if len(paths) < len(found):
+        print(f'note: {len(paths)} of {len(found)} images, spread over their folders: --max-images')
+    print(f'{len(paths)} images: {", ".join(map(str, pages))}')
 
 
 def with_maps(models: list[tuple[str, LoadedModel]], path: str) -> list[tuple[str, LoadedModel]]:
@@ -180,7 +194,7 @@ def with_maps(models: list[tuple[str, LoadedModel]], path: str) -> list[tuple[st
             loaded.look(read_image(loaded, path)[1])
             shown.append((prefix, loaded))
         except NoClassMap as error:
-            reasons.append(f'{prefix.strip() or loaded.name}: no map: {error}')
+            reasons.append(f'{prefix or loaded.name}: no map: {error}')
         except ValueError:  # said with the picture
             shown.append((prefix, loaded))
     if not shown:
@@ -192,35 +206,48 @@ def with_maps(models: list[tuple[str, LoadedModel]], path: str) -> list[tuple[st
 
 def draw_maps(
     models: list[tuple[str, LoadedModel]], paths: list[str], args: argparse.Namespace
-) -> Path:
-    """Draw every model's maps of every image, one image a row."""
-    from fgplugins.utils.drawing import attention_titles, draw_attention
+) -> list[Path]:
+    """Draw every model's maps of every image, one image a row, on as many pages as that takes."""
+    from fgplugins.utils.drawing import attention_titles, describe, draw_attention
 
-    pictures, maps, captions, titles = [], [], [], []
+    pictures, maps, captions = [], [], []
+    asked = [find_asked(loaded, args) for _, loaded in models]
     for path in paths:
-        row, labels, titles = [], [], []
-        for prefix, loaded in models:
+        row, predicted, titles = [], [], []
+        for (prefix, loaded), question in zip(models, asked, strict=True):
             image, inputs = read_image(loaded, path)
             try:
-                scores, masks = loaded.look(inputs, **find_asked(loaded, args))
+                scores, masks = loaded.look(inputs, **question)
             except ValueError as error:
                 raise UserError(one_line(error)) from error
-            labels.append(class_name(loaded, int(scores.argmax(dim=1))))
-            names = args.classes or loaded.method.head_names
+            label = int(scores.argmax(dim=1))
+            share = scores.sigmoid() if loaded.method.multi_label else scores.softmax(dim=1)
+            predicted.append((prefix, class_name(loaded, label), float(share[0, label])))
+            names = [class_name(loaded, label) for label in question.get('classes', ())]
             heads = [level[0].numpy() for level in masks]
             row += heads
-            titles += attention_titles(heads, loaded.gates, [shortened(n) for n in names], prefix)
+            known = [names] * len(heads) if names else loaded.method.name_heads()
+            before = f'{prefix}\n' if prefix else ''
+            titles += attention_titles(heads, loaded.gates, known, before)
         pictures.append(image)
         maps.append(row)
-        captions.append(f'{shortened(Path(path).name)}: {" / ".join(labels)}')
-    return draw_attention(
-        pictures, maps, captions, args.out, args.max_heads, first_title='predicted', titles=titles
-    )
+        captions.append(describe(predicted, truth_of(models[0][1], path), file_name(path)))
+    return draw_attention(pictures, maps, captions, args.out, args.max_heads, titles=titles)
 
 
-def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> Path:
+def truth_of(loaded: LoadedModel, path: str) -> str:
+    from fgplugins.data.sampling import true_class
+
+    return shortened(true_class(path, loaded.classes or ()) or '')
+
+
+def file_name(path: str) -> str:
+    return shortened(Path(path).name)
+
+
+def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> list[Path]:
     """Draw every image and the views of it that the method trains on, one image a row."""
-    from fgplugins.utils.drawing import draw_images
+    from fgplugins.utils.drawing import describe, draw_images
 
     nothing = f'--views: {type(loaded.method).__name__} trains on no views of the image'
     if loaded.views is None:
@@ -236,7 +263,7 @@ def draw_views(loaded: LoadedModel, paths: list[str], out: str) -> Path:
             scaled = ((view[0] - low) / max(high - low, 1e-6)).clamp(0, 1) * 255
             row.append(scaled.byte().permute(1, 2, 0).numpy())
         rows.append(row)
-    captions = [shortened(Path(path).name) for path in paths]
+    captions = [describe([], truth_of(loaded, path), file_name(path)) for path in paths]
     return draw_images(rows, captions, ['image', *views], out)
 
 

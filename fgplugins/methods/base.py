@@ -211,6 +211,10 @@ class Method(nn.Module):
 
     # ------------------------------------------------------------------------ what some methods do
 
+    def name_heads(self) -> list[Sequence[str]]:
+        """What the heads of each level of `attention` show; no names where they are alike."""
+        return [self.head_names] * self.taps
+
     def forward_paper(self, features: Sequence[Tensor]) -> Tensor:
         """The scores in the paper's own order of operations: what reports compare ours with.
 

@@ -351,6 +351,14 @@ class CLAN(Method):
             vectors.append(clsa)
         return self.classifier(vectors)
 
+    def name_heads(self) -> list[Sequence[str]]:
+        """Of every level its spatial attention, at the top that of each mid level; then the CAM."""
+        mids = range(1, len(self.refinement.spatial) + 1)
+        of_mids = ['spatial attention'] if len(mids) == 1 else []
+        of_mids = of_mids or [f'spatial attention of level {s}' for s in mids]
+        own = ['spatial attention'] if mids else []
+        return [[*own, 'class activation']] * (self.taps - 1) + [[*of_mids, 'class activation']]
+
     @without_float16
     def attention(
         self, features: Sequence[Tensor], embedding: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from torch.nn import functional as F
 
 from fgplugins.utils.lettering import lettering, need_matplotlib
 
-__all__ = ['attention_titles', 'draw_attention', 'draw_images', 'resize_map']
+__all__ = ['attention_titles', 'describe', 'draw_attention', 'draw_images', 'resize_map']
 
-FONT_SIZE, LINE_SPACING, MAX_LINES = 7, 1.3, 10
+FONT_SIZE, LINE_SPACING, MAX_LINES = 7, 1.3, 16
+DPI, GAP = 100, 0.06  # inches
+MAX_HEIGHT = 4000  # pixels of a page
+MAX_COLUMNS = 40  # of a page, the image's included
 TEXT = {'fontsize': FONT_SIZE, 'linespacing': LINE_SPACING}
 
 
@@ -28,25 +32,40 @@ def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def attention_titles(
-    masks: Sequence[np.ndarray], gates: int = 0, names: Sequence[str] = (), prefix: str = ''
+    masks: Sequence[np.ndarray],
+    gates: int = 0,
+    names: Sequence[Sequence[str]] = (),
+    prefix: str = '',
 ) -> list[list[str]]:
     """A title above each head of each level.
 
     Args:
         masks: of each level, (K, h, w).
         gates: how many of them, at first, are not a method's levels but the network's own gates.
-        names: of the heads; numbers where there are none.
+        names: of each level's heads; numbers where there are none.
         prefix: before each.
     """
     numbers = [''] if gates == 1 else [f' {i + 1}' for i in range(gates)]
-    return [[f'{prefix}gate{number}'] for number in numbers] + [
-        [
-            f'{prefix}level {level + 1}, '
-            + (names[head] if head < len(names) else f'head {head + 1}')
-            for head in range(len(heads))
-        ]
-        for level, heads in enumerate(masks[gates:])
-    ]
+    titles = [[f'{prefix}gate{number}'] for number in numbers]
+    for level, heads in enumerate(masks[gates:]):
+        known = list(names[level]) if level < len(names) else []
+        known += [f'head {head + 1}' for head in range(len(known), len(heads))]
+        titles.append([f'{prefix}level {level + 1}, {name}' for name in known[: len(heads)]])
+    return titles
+
+
+def describe(predictions: Sequence[tuple[str, str, float]], truth: str = '', file: str = '') -> str:
+    """What stands under an image: its file, what was predicted by whom, and its true class.
+
+    Args:
+        predictions: of each model its name ('' if it is alone), the class and its score in [0, 1].
+        truth: the true class, where it is known.
+        file: name of the file.
+    """
+    lines = [file] if file else []
+    for who, label, score in predictions:
+        lines.append(f'{f"{who} predicted" if who else "predicted"}: {label}, {score:.0%}')
+    return '\n'.join([*lines, f'true: {truth}'] if truth else lines)
 
 
 def draw_attention(
@@ -55,36 +74,39 @@ def draw_attention(
     captions: Sequence[str],
     path: str | Path,
     max_heads: int = 8,
-    first_title: str = 'predicted (true)',
     titles: Sequence[Sequence[str]] | None = None,
-) -> Path:
+) -> list[Path]:
     """Draw each image in a row, followed by each head of each level laid over it.
 
     Every mask is stretched to its own range, so that a row shows where each head looks, not how
-    strongly.
+    strongly. Of what is wider than a page the last heads of each level are left out, with a note.
 
     Args:
         images: (H, W, 3) or (H, W, 1) bytes, RGB.
         maps: of each image, of each level, the masks (K, h, w).
-        captions: a line under each image.
-        path: the PNG to write.
+        captions: the lines under each image, as `describe` gives them.
+        path: the PNG to write; further pages are numbered, as ``maps_2.png``.
         max_heads: at most this many heads of a level are drawn.
-        first_title: above the column of images.
         titles: above each head of each level, as `attention_titles` gives them.
 
     Returns:
-        The path.
+        The pages.
 
     Raises:
         UserError: if matplotlib is not installed.
     """
+    drawn = min(max_heads, max(len(masks) for masks in maps[0]))
+    while drawn > 1 and sum(min(len(m), drawn) for m in maps[0]) > MAX_COLUMNS - 1:
+        drawn -= 1
+    if drawn < min(max_heads, max(len(masks) for masks in maps[0])):
+        logging.getLogger(__name__).warning(f'pictures: {drawn} heads of each level fit on a page')
     columns = [
         (level, head)
         for level, masks in enumerate(maps[0])
-        for head in range(min(len(masks), max_heads))
+        for head in range(min(len(masks), drawn))
     ]
     titles = titles or attention_titles(maps[0])
-    headings = [first_title] + [titles[level][head] for level, head in columns]
+    headings = ['image'] + [titles[level][head] for level, head in columns]
 
     def draw(row: int, column: int, axis: object) -> None:
         image = images[row]
@@ -104,17 +126,17 @@ def draw_images(
     captions: Sequence[str],
     titles: Sequence[str],
     path: str | Path,
-) -> Path:
+) -> list[Path]:
     """Draw a table of images.
 
     Args:
         rows: the images (H, W, 3) or (H, W, 1) of each row, in bytes.
-        captions: a line under the first image of each row.
+        captions: the lines under each row.
         titles: above each column.
-        path: the PNG to write.
+        path: the PNG to write; further pages are numbered.
 
     Returns:
-        The path.
+        The pages.
 
     Raises:
         UserError: if matplotlib is not installed.
@@ -141,7 +163,7 @@ def _draw_table(
     captions: Sequence[str],
     titles: Sequence[str],
     path: str | Path,
-) -> Path:
+) -> list[Path]:
     """Draw a table of tiles, each row as high as its images and its caption are.
 
     Args:
@@ -156,36 +178,56 @@ def _draw_table(
     from matplotlib.figure import Figure
 
     tile = 1.2 if len(titles) > 9 else 1.8  # inches
-    gap, line = 0.06, FONT_SIZE * LINE_SPACING / 72
+    side, line, width = tile - 2 * GAP, FONT_SIZE * LINE_SPACING / 72, tile * len(titles)
     with lettering([*captions, *titles]) as write:
-        figure = Figure(dpi=80)
-        canvas = FigureCanvasAgg(figure)
+        canvas = FigureCanvasAgg(Figure(dpi=DPI))
+        above = [_wrap(write(title), side * DPI, canvas) for title in titles]
+        # a caption runs on below the other tiles of its row
+        below = [_wrap(write(caption), (width - 2 * GAP) * DPI, canvas) for caption in captions]
+        top = max(map(len, above)) * line + 2 * GAP
+        heights = [side * r + len(c) * line + 4 * GAP for r, c in zip(ratios, below, strict=True)]
+        pages = _split(heights, MAX_HEIGHT / DPI - top)
+        path = Path(path)
+        files = [path, *(path.with_stem(f'{path.stem}_{i}') for i in range(2, len(pages) + 1))]
+        for file, rows in zip(files, pages, strict=True):
+            height = top + sum(heights[row] for row in rows)
+            figure = Figure((width, height), dpi=DPI)
+            FigureCanvasAgg(figure)
+            place = height - top
+            for row in rows:
+                bottom = place - side * ratios[row]
+                place -= heights[row]
+                for column, heading in enumerate(above):
+                    left = column * tile + GAP
+                    axis = figure.add_axes(
+                        (left / width, bottom / height, side / width, side * ratios[row] / height)
+                    )
+                    axis.set_anchor('N')
+                    axis.set_xticks([])
+                    axis.set_yticks([])
+                    draw(row, column, axis)
+                    if row == rows[0]:
+                        axis.set_title('\n'.join(heading), **TEXT, pad=2)
+                    if column == 0:
+                        figure.text(
+                            left / width,
+                            (bottom - GAP / 2) / height,
+                            '\n'.join(below[row]),
+                            verticalalignment='top',
+                            **TEXT,
+                        )
+            figure.savefig(file)
+    return files
 
-        def wrap(text: str) -> list[str]:
-            return _wrap(write(text), (tile - 2 * gap) * figure.dpi, canvas)
 
-        above, below = [wrap(t) for t in titles], [wrap(c) for c in captions]
-        side, top = tile - 2 * gap, max(map(len, above)) * line + 2 * gap
-        heights = [side * r + len(c) * line + 4 * gap for r, c in zip(ratios, below, strict=True)]
-        width, height = tile * len(titles), top + sum(heights)
-        figure.set_size_inches(width, height)
-        for row, (lines, ratio) in enumerate(zip(below, ratios, strict=True)):
-            bottom = height - top - sum(heights[:row]) - side * ratio
-            for column, heading in enumerate(above):
-                left = column * tile + gap
-                axis = figure.add_axes(
-                    (left / width, bottom / height, side / width, side * ratio / height)
-                )
-                axis.set_anchor('N')
-                axis.set_xticks([])
-                axis.set_yticks([])
-                draw(row, column, axis)
-                if row == 0:
-                    axis.set_title('\n'.join(heading), **TEXT, pad=2)
-                if column == 0:
-                    axis.set_xlabel('\n'.join(lines), **TEXT, labelpad=2)
-        figure.savefig(path)
-    return Path(path)
+def _split(heights: Sequence[float], room: float) -> list[list[int]]:
+    """The numbers of the rows of each page, as many as it has room for."""
+    pages: list[list[int]] = [[]]
+    for row, height in enumerate(heights):
+        if pages[-1] and sum(heights[i] for i in pages[-1]) + height > room:
+            pages.append([])
+        pages[-1].append(row)
+    return pages
 
 
 def _wrap(text: str, width: float, canvas: object) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -40,34 +41,38 @@ def shortened(name: object, letters: int = 60) -> str:
 
 @contextmanager
 def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
-    r"""Inside, matplotlib has fonts for these texts and takes ``$``, ``^`` and ``_`` as letters.
+    """Inside, matplotlib has fonts for these texts and takes ``$``, ``^`` and ``_`` as letters.
+
+    What no font of the machine has is a number in a picture, ``[1]``, and a warning says what it
+    stands for.
+
+    Args:
+        texts: all that will be written.
 
     Yields:
-        A function that prepares a text: it replaces letters that no font of the machine has by
-        their numbers, as ``\u4e4c``.
+        A function that prepares one of them.
     """
     need_matplotlib()
     import matplotlib
     from matplotlib import font_manager
 
-    letters = {letter for text in texts for letter in text if _has_shape(letter)}
+    seen = [_seen(text) for text in texts]
+    letters = set('').union(*seen)
     default = font_manager.findfont(font_manager.FontProperties())
-    halves = {letter for letter in letters if unicodedata.category(letter) == 'Cs'}
-    missing = letters - halves - _letters_of(default)
+    missing = letters - _letters_of(default) - {'\n'}
     families, missing = _find_fonts(missing) if missing else ([], missing)
-    if missing:
+    runs = re.compile(f'[{re.escape("".join(sorted(missing)))}]+' if missing else '(?!)')
+    found = dict.fromkeys(run for text in seen for run in runs.findall(text))
+    numbers = {run: f'[{i + 1}]' for i, run in enumerate(found)}
+    if numbers:
+        legend = ', '.join(f'{number} {run}' for run, number in numbers.items())
         _say_once(
-            f'pictures: no font of this machine has {"".join(sorted(missing))[:20]!r}, so numbers '
-            'are written instead: install one that has them, as Noto Sans CJK (in Debian '
-            'fonts-noto-cjk) for Chinese, Japanese and Korean'
+            f'pictures: no font of this machine can write {legend}; install one, as Noto Sans CJK '
+            '(in Debian fonts-noto-cjk) for Chinese, Japanese and Korean'
         )
 
     def write(text: str) -> str:
-        return ''.join(
-            letter.encode('unicode_escape').decode() if letter in missing | halves else letter
-            for letter in text
-            if letter == '\n' or _has_shape(letter)
-        )
+        return runs.sub(lambda run: numbers[run[0]], _seen(text))
 
     own = matplotlib.rcParams['font.family']
     settings = {
@@ -77,6 +82,12 @@ def lettering(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
     }
     with matplotlib.rc_context(settings):
         yield write
+
+
+def _seen(text: str) -> str:
+    """A text without what cannot be seen; bytes of file names that are no letters by their code."""
+    text = text.encode('utf-8', 'backslashreplace').decode()
+    return ''.join(letter for letter in text if letter == '\n' or _has_shape(letter))
 
 
 def _has_shape(letter: str) -> bool:

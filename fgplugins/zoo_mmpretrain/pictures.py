@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from fgplugins.methods import NoClassMap
 from fgplugins.networks.gates import gates_of
-from fgplugins.utils.drawing import attention_titles, draw_attention
+from fgplugins.utils.drawing import attention_titles, describe, draw_attention
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.colours import as_rgb, dataset_gives_bgr, innermost, picture_pipeline
@@ -128,11 +128,14 @@ def draw_samples(
             batch = {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}
             inputs = model.data_preprocessor(batch, training=False)['inputs']
             scores, masks = model.head.show(model, inputs)
+            share = scores.sigmoid() if model.head.method.multi_label else scores.softmax(dim=1)
             label = int(scores.argmax(dim=1))
             maps.append([level[0].float().cpu().numpy() for level in masks])
             truth = [name(int(t)) for t in sample['data_samples'].get('gt_label', [])]
-            captions.append(f'{name(label)} ({", ".join(truth)})' if truth else name(label))
-    titles = attention_titles(maps[0], len(gates_of(model.backbone)))
+            predicted = [('', name(label), float(share[0, label]))]
+            captions.append(describe(predicted, ', '.join(truth)))
+    names = model.head.method.name_heads()
+    titles = attention_titles(maps[0], len(gates_of(model.backbone)), names)
     draw_attention(images, maps, captions, path, titles=titles)
 
 
