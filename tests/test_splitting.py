@@ -82,7 +82,7 @@ def test_the_order_of_the_files_does_not_matter(seed: int) -> None:
     mixed = [[column[i] for i in order] for column in (names, labels, groups)]
     assert dict(zip(mixed[0], assign(*mixed, SHARES, seed), strict=True)) == parts
     others = {tuple(assign(names, labels, groups, SHARES, other)) for other in range(10)}
-    assert len(others) > 2, 'another seed, another split'
+    assert len(others) > 1, 'another seed, another split'
 
 
 def test_a_split_is_the_same_on_any_machine() -> None:

@@ -1,10 +1,10 @@
 """A folder of images divided into training, validation and test images.
 
 Each class keeps the asked shares as nearly as its groups allow: images of one group, as the photos
-of one animal or copies of one picture, never part. Groups are placed from large to small (sizes up to
-twice one another count as equal), in an order that only the seed and their names decide, each where
-its classes lack most. So the same seed gives the same split on any machine, whatever the order of the
-files.
+of one animal or copies of one picture, never part. Groups are placed from large to small (sizes of
+the same power of two count as equal), in an order that only the seed and their names decide, each
+where its classes lack most. So the same seed gives the same split on any machine, whatever the
+order of the files.
 """
 
 from __future__ import annotations
