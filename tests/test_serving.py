@@ -412,7 +412,11 @@ def test_results_are_those_of_the_checkpoint(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- exporting
 
 
-@pytest.mark.parametrize('method', METHODS)
+# as tests/test_export.py, some seconds each: here a network and a method on one are enough
+@pytest.mark.parametrize(
+    'method',
+    [pytest.param(m, marks=[] if m in ('gap', 'warn') else [pytest.mark.slow]) for m in METHODS],
+)
 def test_exported(method: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip('onnx', reason='install the extra export')
     onnxruntime = pytest.importorskip('onnxruntime', reason='install the extra export')

@@ -53,22 +53,16 @@ def metadata(loaded: LoadedModel) -> dict[str, str]:
 
 
 def _sample_images(loaded: LoadedModel) -> Tensor | None:
-    """Two photographs, prepared for the model; None if it reads no pictures."""
-    from sklearn.datasets import load_sample_images
+    """scikit-learn's photographs, prepared for the model; None if they do not come in its size."""
+    import sklearn.datasets
 
     if loaded.input_size[0] not in (1, 3):
         return None
-    prepared = loaded.prepare()
-    photos = [prepared.read(path) for path in _paths(load_sample_images().filenames)]
-    sizes = {tuple(photo.shape[1:]) for photo in photos}
-    return prepared.finish(torch.stack(photos)) if sizes == {loaded.input_size[1:]} else None
-
-
-def _paths(names: list[str]) -> list[str]:
-    """scikit-learn's own photographs, wherever it is installed."""
-    import sklearn.datasets
-
-    return [str(Path(sklearn.datasets.__file__).parent / 'images' / Path(n).name) for n in names]
+    folder, prepared = Path(sklearn.datasets.__file__).parent / 'images', loaded.prepare()
+    photos = [prepared.read(str(path)) for path in sorted(folder.glob('*.jpg'))]
+    if not photos or any(photo.shape[1:] != loaded.input_size[1:] for photo in photos):
+        return None
+    return prepared.finish(torch.stack(photos))
 
 
 class _Scores(nn.Module):
