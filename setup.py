@@ -53,9 +53,9 @@ setup(
         'fvcore',
         'numpy',
         'pillow',
+        'rich',
         'scikit-learn',
         'tabulate',
-        'tqdm',
     ],
     extras_require={
         'mm': MAINTAINED,

@@ -17,6 +17,11 @@ import os
 from contextlib import nullcontext
 
 from fgplugins.utils.command_line import command_parser, main_guard, require_module
+from fgplugins.utils.run_arguments import (
+    add_choice_arguments,
+    add_display_arguments,
+    add_run_arguments,
+)
 
 require_module('fgplugins.zoo_mmpretrain')
 
@@ -25,12 +30,15 @@ from torch import Tensor
 
 from fgplugins.zoo_mmpretrain.running import (
     checkpoints,
+    choosing,
     configs,
     data,
     initial_weights,
     launching,
     models,
+    options,
     resuming,
+    terminal,
     training,
     work_folder,
 )
@@ -72,6 +80,9 @@ def parse_args() -> argparse.Namespace:
         help="validate on this share of each class's training images, as 0.1, where the folder has "
         'no val/; the test images are left to tools/test.py',
     )
+    add_run_arguments(parser)
+    add_choice_arguments(parser)
+    add_display_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
     parser.add_argument('--no-validate', action='store_true', help='do not test after each epoch')
@@ -85,6 +96,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
+    options.set_device(args.device)
     cfg = configs.load_config(args)
     launching.check_length(cfg)
     launching.set_launcher(cfg, args.launcher)
@@ -96,6 +108,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         launching.set_amp(cfg)
     if args.auto_scale_lr:
         launching.set_rate_scaling(cfg)
+    choosing.set_choices(cfg, args.save_best, args.early_stop)
     data.prepare_loaders(cfg)
     launching.add_hooks(cfg)
     return cfg
@@ -136,12 +149,13 @@ def check_run(cfg: Config, args: argparse.Namespace, weights: dict[str, Tensor] 
 
 def main() -> None:
     args = parse_args()
-    cfg = prepare_config(args)
-    weights = choose_start(cfg, args)
-    finished = check_run(cfg, args, weights)
+    with terminal.preparing(args.display):
+        cfg = prepare_config(args)
+        weights = choose_start(cfg, args)
+        finished = check_run(cfg, args, weights)
     writes = launching.is_main_process()
     with work_folder.only_run_in(cfg.work_dir) if writes else nullcontext():
-        training.train(cfg, finished)
+        training.train(cfg, finished, args.display)
 
 
 if __name__ == '__main__':
