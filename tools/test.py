@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
+from fgplugins.utils.run_arguments import add_display_arguments
 
 require_module('fgplugins.zoo_mmpretrain')
 
@@ -24,7 +25,16 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
 from fgplugins.zoo_mmpretrain import evaluation
-from fgplugins.zoo_mmpretrain.running import checkpoints, configs, data, launching, models
+from fgplugins.zoo_mmpretrain.running import (
+    checkpoints,
+    configs,
+    data,
+    launching,
+    models,
+    progress,
+    results,
+    terminal,
+)
 from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
@@ -34,7 +44,12 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     configs.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='write every prediction to this .pkl file')
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='folder for the tables and pictures of the results (one in the work folder); a name '
+        'that ends in .pkl: also write every prediction to that file',
+    )
     parser.add_argument('--json', metavar='FILE', help='write the metrics and terms to this file')
     parser.add_argument(
         '--terms', action='store_true', help="also print the mean of each term of the method's loss"
@@ -51,16 +66,20 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='whole images, one at a time: leave out the crop of the test pipeline',
     )
+    add_display_arguments(parser)
     launching.add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
+def is_dump(out: str | None) -> bool:
+    """Whether ``--out`` names a file for every prediction, rather than a folder."""
+    return bool(out) and out.endswith(('.pkl', '.pickle'))
+
+
 def check_args(args: argparse.Namespace) -> None:
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {args.out}: must end in .pkl')
-    check_outputs(args, 'out', 'json')
+    check_outputs(args, 'json', *(['out'] if is_dump(args.out) else []))
     if args.terms and args.tta:
         raise UserError('--terms is of one view of each image: run it without --tta')
     if args.terms and args.launcher != 'none':
@@ -81,6 +100,13 @@ def prepare_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def results_folder(cfg: Config, args: argparse.Namespace) -> Path:
+    """Where the tables and pictures go: to ``--out``, or a folder named by the checkpoint."""
+    if args.out and not is_dump(args.out):
+        return results.check_folder('--out', args.out)
+    return results.check_folder('--work-dir', Path(cfg.work_dir) / Path(args.checkpoint).stem)
+
+
 def check_run(cfg: Config, args: argparse.Namespace) -> None:
     """Try all that can be wrong before a file is written."""
     content = checkpoints.read_checkpoint(args.checkpoint)
@@ -95,27 +121,37 @@ def check_run(cfg: Config, args: argparse.Namespace) -> None:
         evaluation.set_tta(cfg)
 
 
-def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict]:
-    """The metrics and, where they are asked for, the terms of the loss."""
+def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict, results.Predictions]:
+    """The metrics, the terms of the loss where they are asked for, and what was predicted."""
     cfg.load_from, cfg.resume = args.checkpoint, False
+    kept = results.Predictions()
     with checkpoints.harmless_checkpoints():
-        runner = launching.build_runner(cfg)
+        runner = launching.build_runner(cfg, args.display)
         with user_errors('test_evaluator'):
             _ = runner.test_loop
-        if args.out:
+        kept.dataset = runner.test_dataloader.dataset
+        runner.test_evaluator.metrics.append(kept)
+        if is_dump(args.out):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        with logged_errors(runner):
+        with logged_errors(runner), progress.showing(runner, args.display):
             metrics = runner.test()
     terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
-    return metrics, terms
+    return metrics, terms, kept
 
 
-def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
+def report(
+    args: argparse.Namespace,
+    metrics: dict,
+    terms: dict,
+    predictions: results.Predictions,
+    folder: Path,
+) -> None:
     print()
     print_numbers(metrics, digits=2)
     if terms:
         print('\nterms of the loss, mean over the test images:')
         print_numbers(terms, digits=4)
+    files = results.report(predictions, folder)
     if args.json:
         content = {
             'config': args.config,
@@ -123,6 +159,7 @@ def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
             'views': 'tta' if args.tta else 'uncropped' if args.uncropped else 'one',
             'metrics': {k: as_json(v) for k, v in metrics.items()},
             'terms': {k: as_json(v) for k, v in terms.items()},
+            'files': [str(file) for file in files],
         }
         Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
@@ -130,11 +167,13 @@ def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
 def main() -> None:
     args = parse_args()
     check_args(args)
-    cfg = prepare_config(args)
-    check_run(cfg, args)
-    metrics, terms = run_test(cfg, args)
+    with terminal.preparing(args.display):
+        cfg = prepare_config(args)
+        folder = results_folder(cfg, args)
+        check_run(cfg, args)
+    metrics, terms, predictions = run_test(cfg, args)
     if launching.is_main_process():
-        report(args, metrics, terms)
+        report(args, metrics, terms, predictions, folder)
 
 
 if __name__ == '__main__':

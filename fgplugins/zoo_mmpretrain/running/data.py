@@ -177,5 +177,6 @@ def check_images(cfg: Config, built: dict[str, object]) -> None:
         loaders = {short_type(step) for leaf in leaves for step in leaf.get('pipeline') or ()}
         if LoadImage.__name__ in loaders and hasattr(dataset, 'get_data_info'):
             data.append(dataset)
-    with progress_bar('reading images') as progress:
-        check_readable(*data, progress=progress)
+    if data:
+        with progress_bar('reading images') as progress:
+            check_readable(*data, progress=progress)

@@ -39,6 +39,16 @@ def few_lines(runner: type[Runner]) -> type[Runner]:
         def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
             return _warnings_only(super().build_logger(*args, **kwargs))
 
+        def load_checkpoint(self, *args: object, **kwargs: object) -> object:
+            printed = io.StringIO()
+            try:
+                with redirect_stdout(printed):
+                    return super().load_checkpoint(*args, **kwargs)
+            finally:
+                for line in printed.getvalue().splitlines():
+                    if not line.startswith('Loads checkpoint by'):  # mmengine's, past any logger
+                        print(line)
+
     FewLines.__name__ = FewLines.__qualname__ = runner.__name__
     FewLines.__module__ = runner.__module__
     return FewLines
