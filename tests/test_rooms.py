@@ -18,13 +18,13 @@ PACKAGE = Path(fgplugins.__file__).parent
 RULES: dict[str, tuple[str, str]] = {
     'errors': ('', ''),
     'methods': ('errors', 'torch'),
-    'utils': ('errors methods', 'torch numpy matplotlib'),
+    'utils': ('errors methods', 'torch numpy matplotlib rich'),
     'networks': ('errors methods utils', 'torch timm'),
     'data': ('errors utils', 'torch numpy scipy PIL pillow_heif sklearn'),
     'zoo_timm': ('errors methods utils networks data', 'torch timm numpy PIL'),
     'zoo_mmpretrain': (
         'errors methods utils networks data model_index',
-        'torch numpy PIL sklearn timm mmengine mmcv mmpretrain filelock tqdm',
+        'torch numpy PIL sklearn timm mmengine mmcv mmpretrain filelock rich',
     ),
     'analysis': (
         'errors methods utils networks data zoo_timm zoo_mmpretrain',

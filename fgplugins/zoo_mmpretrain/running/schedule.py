@@ -12,6 +12,7 @@ from fgplugins.zoo_mmpretrain.running.settings import short_type
 
 __all__ = ['stretch']
 
+MANY = 10  # falls of the rate
 NEVER = 10**9  # mmengine's ``end`` of a scheduler without one
 # hooks with a schedule of their own: the setting, its default and the least it may become
 HOOKS = {
@@ -65,6 +66,10 @@ def _rounded(number: float) -> int:
     return int(number + 0.5)
 
 
+def _short(number: float) -> float:
+    return float(f'{number:.4g}')
+
+
 def _stretch_scheduler(scheduler: ConfigDict, factor: float, epochs: int) -> str:
     """Scale what one scheduler counts in epochs, or in iterations.
 
@@ -95,10 +100,12 @@ def _stretch_scheduler(scheduler: ConfigDict, factor: float, epochs: int) -> str
     if old.get('step_size'):
         steps = old['step_size'] * factor
         scheduler.step_size = max(1, _rounded(steps))
-        if steps < 0.5:  # several falls of the rate in what is one step now
-            scheduler.gamma = float(f'{old.get("gamma", 0.1) ** (1 / steps):.4g}')
+        if steps < 1 or epochs / steps >= MANY:
+            # where the rate falls often, how far it falls matters more than how often
+            power = scheduler.step_size / steps
+            scheduler.gamma = _short(old.get('gamma', 0.1) ** power)
     if name.startswith('Exponential') and 'gamma' in old:
-        scheduler.gamma = float(f'{old["gamma"] ** (1 / factor):.4g}')
+        scheduler.gamma = _short(old['gamma'] ** (1 / factor))
     if name.startswith('ReduceOnPlateau'):
         scheduler.patience = max(1, _rounded(old.get('patience', 10) * factor))
     if old.get('milestones'):
@@ -117,7 +124,7 @@ def _set_end(scheduler: ConfigDict, length: int, name: str) -> list[str]:
     if length or least == 1:
         return []
     factors = ('start_factor', 'end_factor') if name.startswith('Linear') else ('factor',)
-    scheduler.update(dict.fromkeys(factors, 1.0))
+    scheduler.update({key: 1.0 for key in factors if key != 'end_factor' or key in scheduler})
     return ['shorter than a step: it falls out']
 
 
