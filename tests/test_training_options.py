@@ -191,6 +191,11 @@ def test_which_images_and_which_score_choose(tmp_path: Path) -> None:
     choosing.set_choices(cfg, True, 3)
     assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1'
     assert cfg.custom_hooks[-1].patience == 3 and cfg.custom_hooks[-1].monitor == 'accuracy/top1'
+    choosing.set_choices(cfg, False, 4)  # of a run's saved config, which has the hook already
+    stops = [h for h in cfg.custom_hooks if h.type == 'EarlyStoppingHook']
+    assert [h.patience for h in stops] == [4]
+    choosing.drop_early_stop(cfg)
+    assert [h.type for h in cfg.custom_hooks] == ['EpochSeedHook', 'AttentionMapHook']
     cfg.val_evaluator = dict(type='ConfusionMatrix')
     with pytest.raises(UserError, match=r'--save-best: which score of val_evaluator'):
         choosing.set_choices(cfg, True, None)

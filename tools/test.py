@@ -27,6 +27,7 @@ from mmengine.evaluator import DumpResults
 from fgplugins.zoo_mmpretrain import evaluation
 from fgplugins.zoo_mmpretrain.running import (
     checkpoints,
+    choosing,
     configs,
     data,
     launching,
@@ -96,6 +97,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         evaluation.set_uncropped(cfg)
     if not args.terms:
         evaluation.set_deployed(cfg)
+    choosing.drop_early_stop(cfg)
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
     return cfg
 

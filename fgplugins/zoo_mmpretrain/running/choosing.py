@@ -11,7 +11,7 @@ from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.running.settings import innermost_datasets, short_type
 
-__all__ = ['main_score', 'set_choices', 'shown_score', 'validates_on_test']
+__all__ = ['drop_early_stop', 'main_score', 'set_choices', 'shown_score', 'validates_on_test']
 
 LEAST_GAIN = 1e-6  # of a score; mmengine counts an equal one as better if this is 0
 # metrics whose higher score is the better one: their prefix and that score
@@ -90,7 +90,14 @@ def set_choices(cfg: Config, save_best: bool, patience: int | None) -> None:
             type='EarlyStoppingHook', monitor=score, rule='greater', min_delta=LEAST_GAIN,
             patience=patience,
         )  # fmt: skip
+        drop_early_stop(cfg)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), ConfigDict(hook)]
+
+
+def drop_early_stop(cfg: Config) -> None:
+    """Leave out mmengine's hook that stops early: in a test it would build the training's data."""
+    hooks = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [h for h in hooks if short_type(h) != 'EarlyStoppingHook']
 
 
 def _data(cfg: Config, split: str) -> list[ConfigDict]:
