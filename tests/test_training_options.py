@@ -300,7 +300,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert re.search(bar, plain), plain
     assert 'epoch 1/2: ' not in plain and 'mmengine' not in plain
     # one bar, redrawn: new lines are only before and after it
-    drawn = plain[plain.index('epoch 1/2') : plain.index('2 epochs')]
+    drawn = plain[plain.index('epoch 1/2') : plain.index('trained')]
     assert '\n' not in drawn and plain.rstrip().split('\n')[-1].startswith('attention maps: ')
 
 

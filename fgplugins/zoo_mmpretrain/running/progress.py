@@ -103,8 +103,10 @@ class LinesHook(_ProgressHook):
             self.begin(runner, f'epoch {runner.epoch + 1}/{runner.max_epochs}', steps, runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **_: object) -> None:
+        if not self.by_iterations(runner):
+            return
         done, every = runner.iter + 1, runner.train_loop.val_interval
-        if self.by_iterations(runner) and (done % every == 0 or done == runner.max_iters):
+        if done % every == 0 or done == runner.max_iters:
             self.begin(runner, f'iteration {done}/{runner.max_iters}', every, done)
 
     def begin(self, runner: Runner, what: str, steps: int, done: int) -> None:
@@ -166,7 +168,7 @@ class BarHook(_ProgressHook):
         self.draw(now=True, score=self.score(runner, metrics or {}))
 
     def after_train(self, runner: Runner) -> None:
-        self.draw(now=True, description=f'{runner.epoch} epochs', left='')
+        self.draw(now=True, description='trained', left='')
 
     def before_test(self, runner: Runner) -> None:
         self.start = time.monotonic()
