@@ -57,7 +57,6 @@ setup(
         'rich',
         'scikit-learn',
         'tabulate',
-        'tqdm',
     ],
     extras_require={
         'mm': MAINTAINED,

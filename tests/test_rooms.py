@@ -24,7 +24,7 @@ RULES: dict[str, tuple[str, str]] = {
     'zoo_timm': ('errors methods utils networks data', 'torch timm numpy PIL'),
     'zoo_mmpretrain': (
         'errors methods utils networks data model_index',
-        'torch numpy PIL sklearn timm mmengine mmcv mmpretrain filelock tqdm',
+        'torch numpy PIL sklearn timm mmengine mmcv mmpretrain filelock rich',
     ),
     'analysis': (
         'errors methods utils networks data zoo_timm zoo_mmpretrain',

@@ -63,8 +63,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 class TestTraining:
     def test_ends_with_accuracy_and_files(self, trained: tuple[Path, str]) -> None:
         cwd, out = trained
-        assert re.search(r'Epoch\(train\).*eta.*loss', out)
-        end = out[out.rindex('top-1 on the test data after the last epoch (2)') :]
+        assert re.search(r'^epoch 2/2: loss [\d.]+, val top-1 [\d.]+ %$', out, re.MULTILINE)
+        end = out[out.rindex('top-1 on the validation data after the last epoch (2)') :]
         for name in ('checkpoint', 'log', 'attention maps'):
             path = re.search(rf'^{name}: (.+)$', end, re.MULTILINE).group(1)
             assert Path(path).is_file(), name
@@ -76,11 +76,13 @@ class TestTraining:
         printed = float(re.search(r'last epoch \(2\): ([\d.]+) %', out).group(1))
         done = tool(
             'test', config('warn_cnn_digits'), 'work_dirs/warn_cnn_digits/epoch_2.pth',
-            '--work-dir', 'tested', '--out', 'predictions.pkl', '--cfg-options', *SMALL, cwd=cwd,
+            '--work-dir', 'tested', '--out', 'predictions.pkl', '--cfg-options', *SMALL,
+            'test_dataloader.dataset.split=val', cwd=cwd,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert float(re.search(r'accuracy/top1: ([\d.]+)$', done.stdout, re.M).group(1)) == printed
         assert (cwd / 'predictions.pkl').is_file()
+        assert (cwd / 'tested/epoch_2/confusion_matrix.csv').is_file()
 
     def test_resuming_is_the_uninterrupted_run(self, trained: tuple[Path, str]) -> None:
         cwd, _ = trained
@@ -88,7 +90,8 @@ class TestTraining:
         first = tool('train', *common, 'train_cfg.max_epochs=1', cwd=cwd)
         assert first.returncode == 0, first.stderr
         second = tool('train', *common[:3], '--resume', *common[3:], cwd=cwd)
-        assert second.returncode == 0 and 'resumed epoch: 1' in second.stdout, second.stderr
+        assert second.returncode == 0 and 'goes on from' in second.stdout, second.stderr
+        assert 'epoch_1.pth, after epoch 1\n' in second.stdout and 'epoch 1/2' not in second.stdout
         whole = weights(cwd / 'work_dirs/warn_cnn_digits/epoch_2.pth')
         parts = weights(cwd / 'resumed/epoch_2.pth')
         assert all(torch.equal(whole[k], parts[k]) for k in whole)
@@ -99,7 +102,8 @@ class TestTraining:
             cwd=trained[0],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert 'AutocastOptimWrapper' in done.stdout and 'nan' not in done.stdout
+        (log,) = (trained[0] / 'work_dirs/gap_cnn_digits').glob('*/*.log')
+        assert 'AutocastOptimWrapper' in log.read_text() and 'nan' not in done.stdout
 
     def test_two_processes(self, trained: tuple[Path, str]) -> None:
         """dist_train.sh on CPUs; both ranks' halves make the batch."""
@@ -109,8 +113,10 @@ class TestTraining:
             PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        assert '[2/2]' in done.stdout  # 128 images in batches of 32 on two processes
-        assert done.stdout.count('top-1 on the test data') == 1
+        (log,) = (trained[0] / 'two').glob('*/*.log')
+        assert '[2/2]' in log.read_text()  # 128 images in batches of 32 on two processes
+        assert done.stdout.count('top-1 on the validation data') == 1
+        assert done.stdout.count('epoch 2/2: ') == 1
         assert (trained[0] / 'two/epoch_2.pth').is_file()
 
     def test_attention_of_own_images(self, trained: tuple[Path, str]) -> None:

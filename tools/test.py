@@ -19,16 +19,24 @@ from typing import TYPE_CHECKING
 from fgplugins.errors import UserError
 from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
 from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
+from fgplugins.utils.run_arguments import add_display_arguments
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+    from fgplugins.zoo_mmpretrain.running.results import Predictions
 
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='write every prediction to this .pkl file')
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='folder for the tables and pictures of the results (one in the work folder); a name '
+        'that ends in .pkl: also write every prediction to that file',
+    )
     parser.add_argument('--json', metavar='FILE', help='write the metrics and terms to this file')
     parser.add_argument(
         '--terms', action='store_true', help="also print the mean of each term of the method's loss"
@@ -45,16 +53,20 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='whole images, one at a time: leave out the crop of the test pipeline',
     )
+    add_display_arguments(parser)
     add_launcher_arguments(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
+def is_dump(out: str | None) -> bool:
+    """Whether ``--out`` names a file for every prediction, rather than a folder."""
+    return bool(out) and out.endswith(('.pkl', '.pickle'))
+
+
 def check_args(args: argparse.Namespace) -> None:
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {args.out}: must end in .pkl')
-    check_outputs(args, 'out', 'json')
+    check_outputs(args, 'json', *(['out'] if is_dump(args.out) else []))
     if args.terms and args.tta:
         raise UserError('--terms is of one view of each image: run it without --tta')
     if args.terms and args.launcher != 'none':
@@ -63,7 +75,8 @@ def check_args(args: argparse.Namespace) -> None:
 
 def prepare_config(args: argparse.Namespace) -> Config:
     from fgplugins.zoo_mmpretrain import evaluation
-    from fgplugins.zoo_mmpretrain.running import configs, data, initial_weights, launching
+    from fgplugins.zoo_mmpretrain.running import choosing, configs, data, launching
+    from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 
     cfg = configs.load_config(args)
     if not args.work_dir:
@@ -74,8 +87,18 @@ def prepare_config(args: argparse.Namespace) -> Config:
         evaluation.set_uncropped(cfg)
     if not args.terms:
         evaluation.set_deployed(cfg)
-    initial_weights.drop_pretrained(cfg.model)  # the checkpoint has all of its own
+    choosing.drop_early_stop(cfg)
+    drop_pretrained(cfg.model)  # the checkpoint has all of its own
     return cfg
+
+
+def results_folder(cfg: Config, args: argparse.Namespace) -> Path:
+    """Where the tables and pictures go: to ``--out``, or a folder named by the checkpoint."""
+    from fgplugins.zoo_mmpretrain.running import results
+
+    if args.out and not is_dump(args.out):
+        return results.check_folder('--out', args.out)
+    return results.check_folder('--work-dir', Path(cfg.work_dir) / Path(args.checkpoint).stem)
 
 
 def check_run(cfg: Config, args: argparse.Namespace) -> None:
@@ -95,28 +118,38 @@ def check_run(cfg: Config, args: argparse.Namespace) -> None:
         evaluation.set_tta(cfg)
 
 
-def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict]:
-    """The metrics and, where they are asked for, the terms of the loss."""
+def run_test(cfg: Config, args: argparse.Namespace) -> tuple[dict, dict, Predictions]:
+    """The metrics, the terms of the loss where they are asked for, and what was predicted."""
     from mmengine.evaluator import DumpResults
 
     from fgplugins.zoo_mmpretrain import evaluation
-    from fgplugins.zoo_mmpretrain.running import checkpoints, launching
+    from fgplugins.zoo_mmpretrain.running import checkpoints, launching, progress, results
     from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
 
     cfg.load_from, cfg.resume = args.checkpoint, False
+    kept = results.Predictions()
     with checkpoints.harmless_checkpoints():
-        runner = launching.build_runner(cfg)
+        runner = launching.build_runner(cfg, args.display)
         with user_errors('test_evaluator'):
             _ = runner.test_loop
-        if args.out:
+        kept.dataset = runner.test_dataloader.dataset
+        runner.test_evaluator.metrics.append(kept)
+        if is_dump(args.out):
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-        with logged_errors(runner):
+        with logged_errors(runner), progress.showing(runner, args.display):
             metrics = runner.test()
     terms = evaluation.mean_terms(runner.model, runner.test_dataloader) if args.terms else {}
-    return metrics, terms
+    return metrics, terms, kept
 
 
-def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
+def report(
+    args: argparse.Namespace,
+    metrics: dict,
+    terms: dict,
+    predictions: Predictions,
+    folder: Path,
+) -> None:
+    from fgplugins.zoo_mmpretrain.running import results
     from fgplugins.zoo_mmpretrain.running.reporting import as_json, print_numbers
 
     print()
@@ -124,6 +157,7 @@ def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
     if terms:
         print('\nterms of the loss, mean over the test images:')
         print_numbers(terms, digits=4)
+    files = results.report(predictions, folder)
     if args.json:
         content = {
             'config': args.config,
@@ -131,6 +165,7 @@ def report(args: argparse.Namespace, metrics: dict, terms: dict) -> None:
             'views': 'tta' if args.tta else 'uncropped' if args.uncropped else 'one',
             'metrics': {k: as_json(v) for k, v in metrics.items()},
             'terms': {k: as_json(v) for k, v in terms.items()},
+            'files': [str(file) for file in files],
         }
         Path(args.json).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
@@ -140,13 +175,15 @@ def main() -> None:
     check_args(args)
     require_module('fgplugins.zoo_mmpretrain')
 
-    from fgplugins.zoo_mmpretrain.running import launching
+    from fgplugins.zoo_mmpretrain.running import launching, terminal
 
-    cfg = prepare_config(args)
-    check_run(cfg, args)
-    metrics, terms = run_test(cfg, args)
+    with terminal.preparing(args.display):
+        cfg = prepare_config(args)
+        folder = results_folder(cfg, args)
+        check_run(cfg, args)
+    metrics, terms, predictions = run_test(cfg, args)
     if launching.is_main_process():
-        report(args, metrics, terms)
+        report(args, metrics, terms, predictions, folder)
 
 
 if __name__ == '__main__':

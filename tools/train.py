@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING
 
 from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
 from fgplugins.utils.command_line import command_parser, main_guard, require_module
+from fgplugins.utils.run_arguments import (
+    add_choice_arguments,
+    add_display_arguments,
+    add_run_arguments,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -61,6 +66,9 @@ def parse_args() -> argparse.Namespace:
         help="validate on this share of each class's training images, as 0.1, where the folder has "
         'no val/; the test images are left to tools/test.py',
     )
+    add_run_arguments(parser)
+    add_choice_arguments(parser)
+    add_display_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
     parser.add_argument('--no-validate', action='store_true', help='do not test after each epoch')
@@ -74,8 +82,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
-    from fgplugins.zoo_mmpretrain.running import configs, data, launching
+    from fgplugins.zoo_mmpretrain.running import choosing, configs, data, launching, options
 
+    options.set_device(args.device)
     cfg = configs.load_config(args)
     launching.check_length(cfg)
     launching.set_launcher(cfg, args.launcher)
@@ -87,6 +96,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         launching.set_amp(cfg)
     if args.auto_scale_lr:
         launching.set_rate_scaling(cfg)
+    choosing.set_choices(cfg, args.save_best, args.early_stop)
     data.prepare_loaders(cfg)
     launching.add_hooks(cfg)
     return cfg
@@ -140,14 +150,15 @@ def main() -> None:
     args = parse_args()
     require_module('fgplugins.zoo_mmpretrain')
 
-    from fgplugins.zoo_mmpretrain.running import launching, training, work_folder
+    from fgplugins.zoo_mmpretrain.running import launching, terminal, training, work_folder
 
-    cfg = prepare_config(args)
-    weights = choose_start(cfg, args)
-    finished = check_run(cfg, args, weights)
+    with terminal.preparing(args.display):
+        cfg = prepare_config(args)
+        weights = choose_start(cfg, args)
+        finished = check_run(cfg, args, weights)
     writes = launching.is_main_process()
     with work_folder.only_run_in(cfg.work_dir) if writes else nullcontext():
-        training.train(cfg, finished)
+        training.train(cfg, finished, args.display)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from fgplugins.utils.shipped import shipped_configs, shipped_folder
 from fgplugins.zoo_mmpretrain.running.control import set_control
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.inheritance import drop_settings_of_other_types
+from fgplugins.zoo_mmpretrain.running.options import set_options
 from fgplugins.zoo_mmpretrain.running.overrides import override
 from fgplugins.zoo_mmpretrain.running.settings import (
     SPLITS,
@@ -54,6 +55,7 @@ def load_config(args: argparse.Namespace) -> Config:
     backbone, control = getattr(args, 'backbone', None), getattr(args, 'control', False)
     notes = set_backbone(cfg, backbone) if backbone else []
     notes += set_control(cfg, overrides) if control else []
+    notes += set_options(cfg, args, overrides)
     for note in notes:
         print(f'note: {note}')
     override(cfg, overrides)
@@ -110,5 +112,6 @@ def _note_schedule_length(cfg: Config, overrides: dict[str, object]) -> None:
         if length != fitting and f'{name}.T_max' not in overrides:
             print(
                 f'note: train_cfg.max_epochs={epochs}, but the rate falls over {length} epochs: '
-                f'add {name}.T_max={fitting} to let it fall over the whole training'
+                f'add {name}.T_max={fitting} to let it fall over the whole training, or '
+                f'train with --epochs {epochs} instead'
             )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmpretrain.registry import DATASETS
-from tqdm import tqdm
 
 from fgplugins.data.classes import check_same_classes
 from fgplugins.data.duplicates import same_files
 from fgplugins.data.images import check_readable, image_paths, printable
 from fgplugins.errors import UserError
+from fgplugins.utils.progress_bar import progress_bar
 from fgplugins.zoo_mmpretrain.datasets import FineGrainedImages
 from fgplugins.zoo_mmpretrain.running.errors import one_line_with_hint, user_errors
 from fgplugins.zoo_mmpretrain.running.settings import (
@@ -38,7 +38,7 @@ def prepare_loaders(cfg: Config) -> None:
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if loader:
-            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('pin_memory', get_device() == 'cuda')
             loader.setdefault('persistent_workers', False)
             loader.setdefault('worker_init_fn', ConfigDict(type='fgplugins.seed_worker'))
             loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
@@ -178,13 +178,9 @@ def check_images(cfg: Config, built: dict[str, object]) -> None:
         loaders = {short_type(step) for leaf in leaves for step in leaf.get('pipeline') or ()}
         if LoadImage.__name__ in loaders and hasattr(dataset, 'get_data_info'):
             data.append(dataset)
-    with tqdm(desc='reading images', unit='', leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        check_readable(*data, progress=progress)
+    if data:
+        with progress_bar('reading images') as progress:
+            check_readable(*data, progress=progress)
     sets = same_files([list(image_paths(dataset)) for dataset in data])
     if sets:
         example = ' = '.join(map(printable, sets[0][:2]))

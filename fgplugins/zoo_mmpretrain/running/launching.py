@@ -6,6 +6,7 @@ import os
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.dist import get_dist_info
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -13,6 +14,7 @@ from mmengine.runner import Runner
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.settings import SPLITS, short_type
+from fgplugins.zoo_mmpretrain.running.terminal import few_lines
 
 __all__ = [
     'add_hooks',
@@ -57,7 +59,7 @@ def check_length(cfg: Config) -> None:
 
 def set_amp(cfg: Config) -> None:
     """Train in mixed precision: by the zoo's wrapper on a GPU, by bfloat16 autocast elsewhere."""
-    if torch.cuda.is_available():
+    if get_device() == 'cuda':
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
@@ -79,7 +81,7 @@ def set_launcher(cfg: Config, launcher: str) -> None:
             '--launcher pytorch is for torchrun: torchrun --nproc-per-node 2 tools/train.py CONFIG '
             '--launcher pytorch, or tools/dist_train.sh CONFIG 2'
         )
-    if torch.cuda.is_available():
+    if get_device() == 'cuda':
         return
     if launcher != 'pytorch':
         raise UserError(f'--launcher {launcher} needs GPUs; on CPUs use torchrun and pytorch')
@@ -112,7 +114,15 @@ def set_rate_scaling(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Mmengine's runner, or the one that the config names."""
+def build_runner(cfg: Config, display: str = 'auto') -> Runner:
+    """Mmengine's runner, or the one that the config names.
+
+    Args:
+        cfg: the config.
+        display: 'verbose' prints every line of its log; else only warnings are printed.
+    """
     with user_errors('runner'):
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        cls = RUNNERS.get(cfg.get('runner_type', 'Runner'))
+        if cls is None:
+            raise UserError(f'runner_type={cfg.runner_type!r} is not registered')
+        return (cls if display == 'verbose' else few_lines(cls)).from_cfg(cfg)

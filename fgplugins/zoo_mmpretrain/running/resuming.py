@@ -87,4 +87,6 @@ def is_finished(cfg: Config, meta: dict, path: str) -> bool:
     finished = meta[key] >= (cfg.train_cfg.get(f'max_{key}s') or float('inf'))
     if finished:
         print(f'note: {path} is of the last {unit} already ({meta[key]}): its result')
+    else:
+        print(f'note: goes on from {path}, after {unit} {meta[key]}')
     return finished

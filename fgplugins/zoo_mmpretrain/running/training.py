@@ -5,30 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from fgplugins.zoo_mmpretrain.hooks import LeaveOutHook
 from fgplugins.zoo_mmpretrain.running import work_folder
 from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
+from fgplugins.zoo_mmpretrain.running.choosing import shown_score, validates_on_test
 from fgplugins.zoo_mmpretrain.running.errors import logged_errors, user_errors
 from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 from fgplugins.zoo_mmpretrain.running.launching import build_runner, is_main_process
+from fgplugins.zoo_mmpretrain.running.progress import showing
 from fgplugins.zoo_mmpretrain.running.resuming import is_resumed
 
 __all__ = ['train']
 
 
-def train(cfg: Config, finished: bool) -> None:
+def train(cfg: Config, finished: bool, display: str) -> None:
     """Train, or test once more what is trained already.
 
     Args:
         cfg: the config.
         finished: the checkpoint to go on from is of the last epoch.
+        display: 'auto' | 'quiet' | 'verbose': see `progress.showing`.
     """
     main_process, resumed = is_main_process(), is_resumed(cfg)
     saved = work_folder.saved_configs(cfg.work_dir)
     with harmless_checkpoints():
-        runner = _build_runner(cfg)
+        runner = _build_runner(cfg, display)
         if main_process and not resumed:
             moved_to = work_folder.move_earlier_run(cfg.work_dir, saved, runner.timestamp)
             if moved_to:
@@ -37,12 +41,13 @@ def train(cfg: Config, finished: bool) -> None:
             runner.register_hook(LeaveOutHook(cfg.pretrained_leaves_out))
         with logged_errors(runner):
             try:
-                if not finished:
-                    runner.train()
-                elif runner.val_loop is not None:
-                    runner.val()
-                else:
-                    runner.load_or_resume()
+                with showing(runner, display):
+                    if not finished:
+                        runner.train()
+                    elif runner.val_loop is not None:
+                        runner.val()
+                    else:
+                        runner.load_or_resume()
             except KeyboardInterrupt:
                 print(
                     f'\ninterrupted in epoch {runner.epoch + 1}; finished epochs are in '
@@ -53,12 +58,12 @@ def train(cfg: Config, finished: bool) -> None:
         _print_summary(runner)
 
 
-def _build_runner(cfg: Config) -> Runner:
+def _build_runner(cfg: Config, display: str) -> Runner:
     """The runner, with its loops and optimizer built, so that mistakes in them are the user's.
 
     The config that it saves does not say where the first weights came from: checkpoints hold them.
     """
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, display)
     with user_errors('train_cfg'):
         _ = runner.train_loop
     with user_errors('val_evaluator'):
@@ -72,25 +77,43 @@ def _build_runner(cfg: Config) -> Runner:
 
 
 def _print_summary(runner: Runner) -> None:
-    """Print the last results of validation, and where the files are."""
+    """Print the last results of validation, the best one, and where the files are."""
     folder = Path(runner.work_dir)
-    tested = runner.val_loop.dataloader.dataset if runner.val_loop else None
-    data = 'validation' if getattr(tested, 'choice', {}).get('split') == 'val' else 'test'
+    data = 'test' if validates_on_test(runner.cfg) else 'validation'
     loop = runner.train_loop
     unit = 'iteration' if isinstance(loop, IterBasedTrainLoop) else 'epoch'
     count = runner.iter if unit == 'iteration' else runner.epoch
     end = f'after the last {unit} ({count})'
     when = f'on the {data} data {end}'
     lines = [] if runner.val_loop else [f'not tested {end}: there is no validation']
+    if loop.stop_training:
+        most = runner.max_iters if unit == 'iteration' else runner.max_epochs
+        lines.append(f'stopped early, after {unit} {count} of {most}')
     for name, scalar in runner.message_hub.log_scalars.items():
         if name == 'val/accuracy/top1':
             lines.append(f'top-1 {when}: {scalar.current():.2f} %')
         elif name.startswith('val/') and name.count('/') > 1:  # val/time and the like have one
             lines.append(f'{name.removeprefix("val/")} {when}: {scalar.current():.2f}')
+    best, is_best = _best_checkpoint(runner)
+    if best is not None and best.exists():
+        number = work_folder.checkpoint_number(best)
+        lines.append(f'best {unit}: {number}, {is_best} on the {data} data')
+    latest = work_folder.latest_checkpoint(folder)
     files = {
-        'checkpoint': work_folder.latest_checkpoint(folder),
+        f'checkpoint of the best {unit}': best,
+        f'checkpoint of the last {unit}' if best else 'checkpoint': latest,
         'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
         'attention maps': folder / 'attention_maps.png',
     }
     lines += [f'{name}: {path}' for name, path in files.items() if path and path.exists()]
     print('\n' + '\n'.join(lines))
+
+
+def _best_checkpoint(runner: Runner) -> tuple[Path | None, str]:
+    """The best checkpoint by one score, if it is kept, and what its score is."""
+    hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
+    path = runner.message_hub.runtime_info.get('best_ckpt')
+    if hook is None or not hook.save_best or path is None:
+        return None, ''
+    score = float(runner.message_hub.get_info('best_score'))
+    return Path(path), shown_score(hook.key_indicators[0], score)

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from fgplugins.errors import UserError
 
 __all__ = [
+    'checkpoint_number',
     'is_result',
     'is_run',
     'latest_checkpoint',
@@ -49,6 +50,12 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     if numbered:
         return numbered[max(numbered)]
     return Path(saved) if saved and Path(saved).is_file() else None  # CheckpointHook(out_dir=...)
+
+
+def checkpoint_number(file: Path) -> int | None:
+    """The epoch or iteration in a checkpoint's name, as of ``best_accuracy_top1_epoch_7.pth``."""
+    match = re.search(r'(?:epoch|iter)_(\d+)\.pth$', file.name)
+    return int(match[1]) if match else None
 
 
 def saved_configs(folder: str | Path) -> dict[str, bytes]:
