@@ -32,6 +32,7 @@ __all__ = [
     'image_paths',
     'is_clutter',
     'is_image',
+    'open_image',
     'printable',
     'read_image',
     'read_or_reason',
@@ -273,7 +274,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - values if tags.get(262) == 0 else values)  # white is zero
 
 
-def _to_bytes(image: Image.Image, mode: str) -> np.ndarray:
+def _as_shown(image: Image.Image, mode: str) -> Image.Image:
+    """An image decoded, upright, and of 8 bits a channel."""
     image.load()
     turn = TURNS.get(_orientation(image))
     image.info.pop('transparency', None)  # dropped: Pillow would warn of a palette with it
@@ -282,7 +284,7 @@ def _to_bytes(image: Image.Image, mode: str) -> np.ndarray:
         image = image.transpose(turn)
     if image.mode != 'RGB':
         image = image.convert('RGB')
-    return np.array(image if mode == 'RGB' else image.convert(mode))
+    return image if mode == 'RGB' else image.convert(mode)
 
 
 def _reason(error: Exception) -> str:
@@ -341,11 +343,16 @@ def decode_image(content: bytes, name: object, mode: str = 'RGB') -> np.ndarray:
 
 def read_image(path: str | os.PathLike, mode: str = 'RGB') -> np.ndarray:
     """The pixels of an image file: see `decode_image`."""
+    return np.array(open_image(path, mode))
+
+
+def open_image(path: str | os.PathLike, mode: str = 'RGB') -> Image.Image:
+    """An image file as Pillow's image, with the pixels that `read_image` gives."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
+        with Path(path).open('rb') as file, _open(file) as image:
+            return _as_shown(image, mode)
+    except Exception as error:
         raise UserError(_refusal(path, _reason(error))) from None
-    return decode_image(content, path, mode)
 
 
 # ------------------------------------------------------------------------------------------- checks
@@ -378,7 +385,7 @@ def find_unreadable(
                     image.draft('L', (1, 1))
                     image.load()
                 else:
-                    _to_bytes(image, 'L')
+                    np.array(_as_shown(image, 'L'))
         except Exception as error:
             return _reason(error)
         return None

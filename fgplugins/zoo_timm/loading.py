@@ -7,7 +7,6 @@ import functools
 import numpy as np
 import timm
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fgplugins.data import images
@@ -105,7 +104,7 @@ class _Reader:
         self.transform = timm.data.create_transform(**data, is_training=False, normalize=False)
 
     def __call__(self, path: str) -> Tensor:
-        return self.transform(Image.fromarray(images.read_image(path, self.mode)))
+        return self.transform(images.open_image(path, self.mode))
 
 
 def _prepare(name: str, model: nn.Module, data: dict[str, object]) -> Preparation:
