@@ -22,7 +22,7 @@ from fgplugins.data.images import find_images, read_image
 from fgplugins.utils.command_line import command_parser, main_guard
 
 SCALES = (0.95, 1.05, 0.5)
-BITS = (0, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48)
+BITS = (0, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 56)
 
 
 def prints_of(path: Path) -> list[Fingerprint]:
