@@ -303,7 +303,7 @@ def _decode_or_reason(content: bytes, mode: str) -> np.ndarray | str:
     """The pixels of an image file's content, or why it has none."""
     try:
         with _open(io.BytesIO(content)) as image:
-            return _to_bytes(image, mode)
+            return np.array(_as_shown(image, mode))
     except Exception as error:
         return _reason(error)
 
