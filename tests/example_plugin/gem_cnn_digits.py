@@ -30,10 +30,15 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=1,
+    dataset=dict(split='val', num_images=2000, **dataset),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
     dataset=dict(split='test', num_images=5000, **dataset),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
