@@ -88,15 +88,20 @@ def takes_checkpoint(tool: str, config: str, file: str) -> list[list[str]]:
     """Every way to give a tool a checkpoint; a new tool has to be added here."""
     return {
         'benchmark': [[file], [config, '--checkpoint', file], [config, '--versus', file]],
+        'check_data': [],
         'coverage': [],
         'deploy': [[config, file], ['gap', file, '--model-kwargs', 'backbone=resnet10t']],
+        'export': [[file, 'out.onnx']],
         'get_flops': [[file], [config, '--checkpoint', file], [config, '--versus', file]],
         'get_memory': [[file], [config, '--checkpoint', file]],
+        'predict': [[file, 'image.png', '--csv', 'out.csv']],
+        'publish': [[file, 'published']],
         'show_attention': [
             [config, file, 'image.png'],
             ['gap', file, 'image.png', '--model-kwargs', 'backbone=resnet10t'],
             [file, file, 'image.png'],
         ],
+        'split_data': [],
         'test': [[config, file]],
         'train': [
             [config, '--resume', file],

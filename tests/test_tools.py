@@ -656,7 +656,7 @@ class TestTrainingOnly:
             pictures[name] = np.asarray(Image.open(tmp_path / f'{name}.png'))
             assert pictures[name].std() > 10
         # one column for the image, and two levels of 2 heads, of 3, of two models' 2; two views
-        widths = {name: round(picture.shape[1] / 144) for name, picture in pictures.items()}
+        widths = {name: round(picture.shape[1] / 180) for name, picture in pictures.items()}
         assert widths == {'rival': 5, 'classes': 7, 'versus': 9, 'views': 3}
 
     def test_mistakes(self, run_tool: object, tmp_path: Path) -> None:

@@ -296,12 +296,15 @@ def test_a_line_an_epoch_and_the_best_checkpoint(tmp_path: Path) -> None:
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     out = train(tmp_path, '--epochs', '2', terminal=True)
     plain = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', out)
-    bar = r'epoch 2/2 ━+[╸╺━]*\s8/8 loss \d\.\d{4} val top-1 \d+\.\d\d % 0:00:00 left'
+    # how often it is drawn depends on the machine, and what fits on the width of the terminal
+    bar = r'(epoch 2/2|trained) ━+[╸╺━]*\s+\d/8 loss \d\.\d{4} val top-1 \d'
     assert re.search(bar, plain), plain
     assert 'epoch 1/2: ' not in plain and 'mmengine' not in plain
     # one bar, redrawn: new lines are only before and after it
-    drawn = plain[plain.index('epoch 1/2') : plain.index('trained')]
-    assert '\n' not in drawn and plain.rstrip().split('\n')[-1].startswith('attention maps: ')
+    drawn = re.findall(r'(?:epoch \d/2|trained) ━', plain)
+    lines = [line for line in plain.split('\n') if '━' in line]
+    assert drawn and len(lines) == 1
+    assert plain.rstrip().split('\n')[-1].startswith('attention maps: ')
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 from fgplugins.errors import UserError, one_line
 from fgplugins.methods import NoClassMap
 from fgplugins.serving.predicting import Prediction
-from fgplugins.utils.drawing import attention_titles, draw_attention
+from fgplugins.utils.drawing import attention_titles, describe, draw_attention
 from fgplugins.utils.lettering import need_matplotlib, shortened
 from fgplugins.utils.loaded import LoadedModel
 
@@ -62,14 +62,12 @@ class MapFolder:
         except (NoClassMap, ValueError) as error:
             raise UserError(f'--maps: {self.loaded.name}: {one_line(error)}') from error
         heads = [level[0].cpu().numpy() for level in masks]
-        names = [shortened(name) for name in self.loaded.method.head_names]
         label, score = prediction.labels[0], prediction.scores[0]
-        caption = f'{shortened(Path(path).name)}: {shortened(self.classes[label])} {score:.0%}'
+        predicted = ('', shortened(self.classes[label]), score)
         draw_attention(
             [picture],
             [heads],
-            [caption],
+            [describe([predicted], file=shortened(Path(path).name))],
             self._place(inside),
-            first_title='predicted',
-            titles=attention_titles(heads, self.loaded.gates, names),
+            titles=attention_titles(heads, self.loaded.gates, self.loaded.method.name_heads()),
         )

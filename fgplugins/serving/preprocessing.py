@@ -18,6 +18,8 @@ __all__ = ['as_timm_data', 'describe_preprocessing', 'read_steps']
 
 INTERPOLATIONS = ('bicubic', 'bilinear', 'lanczos', 'nearest')  # of both libraries
 
+RESIZING_CROP = 'efficientnet_style'  # of MMPretrain's CenterCrop: it resizes, too
+
 
 def describe_preprocessing(loaded: LoadedModel) -> dict[str, Any]:
     """What a model asks of its images.
@@ -112,7 +114,7 @@ def _of_step(settings: dict[str, Any]) -> dict[str, Any] | None:
     if kind == 'ResizeEdge' and settings.get('edge', 'short') in ('short', 'long'):
         edge = 'shorter_edge' if settings.get('edge', 'short') == 'short' else 'longer_edge'
         return {'step': 'resize', edge: size[0], **how}
-    if kind == 'CenterCrop' and not settings.get('efficientnet_style'):
+    if kind == 'CenterCrop' and not settings.get(RESIZING_CROP):
         return {'step': 'center_crop', 'size': size}
     return {'step': kind, **settings}
 
