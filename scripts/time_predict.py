@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--method', help='one of ours on the network; the network itself if none')
     parser.add_argument('--images', type=int, default=2000)
     parser.add_argument('--size', type=int, nargs=2, default=(500, 375), metavar=('W', 'H'))
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--workers', type=int, default=default_workers())
     parser.add_argument('--rounds', type=int, default=3, help='of each, in turn')
     parser.add_argument('--device', default='cpu')

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--maps', metavar='DIR', help='draw where the model looks, a PNG an image')
     parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu, cuda')
     parser.add_argument(
-        '--batch-size', type=int, default=64, metavar='N', help='images at a time (64)'
+        '--batch-size', type=int, metavar='N', help='images at a time (8 on a CPU, else 64)'
     )
     parser.add_argument(
         '--workers',
@@ -76,7 +76,7 @@ def check_args(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     check_args(args)
-    from fgplugins.serving.files import default_workers, find_files
+    from fgplugins.serving.files import default_batch_size, default_workers, find_files
     from fgplugins.serving.maps import MapFolder
     from fgplugins.serving.models import choose_device, class_names, load_trained
     from fgplugins.serving.predicting import predict
@@ -91,11 +91,12 @@ def main() -> None:
     maps = MapFolder(args.maps, loaded, classes) if args.maps else None
     paths, place = [path for path, _ in files], 0
     workers = default_workers() if args.workers is None else args.workers
+    batch_size = args.batch_size or default_batch_size(device.type)
     start = time.perf_counter()
     table = PredictionFile(args.csv, classes, top_k)
     try:
         with table, progress_bar('predicting', len(paths)) as bar:
-            for predictions in predict(loaded, paths, args.batch_size, workers, top_k):
+            for predictions in predict(loaded, paths, batch_size, workers, top_k):
                 batch = files[place : place + len(predictions)]
                 table.add([path for path, _ in batch], predictions)
                 place += len(predictions)

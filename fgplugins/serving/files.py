@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from fgplugins.data import images
 from fgplugins.errors import UserError, one_line
 
-__all__ = ['Batch', 'default_workers', 'find_files', 'load_files']
+__all__ = ['Batch', 'default_batch_size', 'default_workers', 'find_files', 'load_files']
 
 # the images of one size, each with its place among all files; and why others cannot be read
 Batch = tuple[list[tuple[list[int], Tensor]], list[tuple[int, str]]]
@@ -49,6 +49,16 @@ def find_files(names: Sequence[str]) -> list[tuple[str, str]]:
         else:
             raise UserError(f'image {images.printable(name)!r} is not there')
     return list(found.items())
+
+
+def default_batch_size(device: str) -> int:
+    """How many images go through a network at a time, on a type of device.
+
+    On a CPU a few: maps of many are too large for memory that has just been freed to be used again,
+    and every layer then asks the system for new pages. tf_efficientnet_lite0 took a third of the
+    time with 8 that it took with 64.
+    """
+    return 8 if device == 'cpu' else 64
 
 
 def default_workers() -> int:
