@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ['on_terminal', 'progress_bar', 'time_left']
+__all__ = ['clock', 'on_terminal', 'progress_bar', 'time_left']
 
 
 def on_terminal() -> bool:
@@ -15,12 +15,17 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get('TERM') != 'dumb'
 
 
+def clock(seconds: float) -> str:
+    """``90`` -> '0:01:30'."""
+    whole = round(seconds)
+    return f'{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}'
+
+
 def time_left(seconds: float, done: int, total: int) -> str:
     """The time that is left at the pace so far, as ``0:01:30``; none before the first step."""
     if not done:
         return '-:--:--'
-    left = round(seconds / done * (total - done))
-    return f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
+    return clock(seconds / done * (total - done))
 
 
 @contextmanager
