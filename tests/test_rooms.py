@@ -34,6 +34,11 @@ RULES: dict[str, tuple[str, str]] = {
         'errors methods utils networks data zoo_timm zoo_mmpretrain analysis',
         'torch timm rich onnx onnxruntime safetensors sklearn mmpretrain',
     ),
+    'compare': (
+        'errors methods utils networks data zoo_timm zoo_mmpretrain analysis serving',
+        'torch numpy scipy statsmodels tabulate matplotlib timm mmengine rich submitit optuna '
+        'filelock',
+    ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope
     '__init__': ('after_timm methods', ''),
