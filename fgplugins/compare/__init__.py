@@ -1,5 +1,8 @@
-"""Comparing the methods on one's own images: trainings of each, repeated, and what follows.
+"""Which attention helps on a folder of images: all methods and seeds trained, tested, compared.
 
-A comparison is a folder. A cell of it is one training and one test, a process of its own; running
-the comparison again finishes what is missing. There is no state but the folder.
+`command` is the whole of it, step by step. `plan` makes `cells` of what is asked, one training and
+test each. `features` and `heads` are what a cell does on a frozen backbone, `training` what it does
+to a whole one; `run_cell` is its process, and `jobs`, `local`, `cluster` and `display` run the
+processes. `tuning` chooses rate and length on validation images. `statistics`, `calibration`,
+`results`, `tables`, `plots` and `cost` make the answer of what is there.
 """

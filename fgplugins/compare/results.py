@@ -296,7 +296,7 @@ def _by_class(
 def _confusions(
     runs: Sequence[Run], control: Sequence[Run], classes: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Pairs of true class and wrong prediction that became rarer, and more frequent: images a run."""
+    """Pairs of true class and wrong prediction, in images a run: rarer ones, more frequent ones."""
     own, other = _counts(runs, len(classes)), _counts(control, len(classes))
     change = own - other
     np.fill_diagonal(change, 0)

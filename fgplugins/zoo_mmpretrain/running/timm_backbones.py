@@ -11,7 +11,7 @@ from fgplugins.errors import UserError
 from fgplugins.networks.names import look_up_network
 from fgplugins.zoo_mmpretrain.running.settings import all_datasets, pipeline_size, short_type
 
-__all__ = ['set_backbone']
+__all__ = ['resize', 'set_backbone']
 
 SIZES = ('crop_size', 'scale')  # of a pipeline's steps, in pixels
 
@@ -57,13 +57,21 @@ def set_backbone(cfg: Config, name: str) -> list[str]:
                 notes.append(f'data_preprocessor.{key}={new}, as {name} takes its images')
                 preprocessor[key] = new
     if settings.fixed_input_size:
-        notes += _resize(cfg, name, settings.input_size[1:])
+        notes += _take_only_size(cfg, name, settings.input_size[1:])
     return notes
 
 
-def _resize(cfg: Config, name: str, size: Sequence[int]) -> list[str]:
-    """Scale all sizes of the pipelines, so that they end with the network's."""
-    notes = []
+def resize(cfg: Config, size: Sequence[int]) -> list[tuple[int, int]]:
+    """Scale all sizes of the pipelines, so that they end with another size of images.
+
+    Args:
+        cfg: changed in place.
+        size: (height, width).
+
+    Returns:
+        The sizes that others had before.
+    """
+    changed = []
     for dataset in all_datasets(cfg):
         pipeline = dataset.get('pipeline') or []
         before = pipeline_size(pipeline)
@@ -73,13 +81,21 @@ def _resize(cfg: Config, name: str, size: Sequence[int]) -> list[str]:
             for key in SIZES:
                 if key in step:
                     step[key] = _scaled(step[key], size[0] / before[0])
-        note = f'images of {size[0]} x {size[1]} in place of {before[0]} x {before[1]}'
-        notes.append(f'{note}: {name} takes no others')
+        changed.append(before)
+    return list(dict.fromkeys(changed))
+
+
+def _take_only_size(cfg: Config, name: str, size: Sequence[int]) -> list[str]:
+    """Give a network the only size that it takes."""
+    notes = [
+        f'images of {size[0]} x {size[1]} in place of {height} x {width}: {name} takes no others'
+        for height, width in resize(cfg, size)
+    ]
     head = cfg.model.get('head') or {}
     if head.get('view_size') is not None:
         head.pop('view_size')
         notes.append(f'head.view_size is left out: {name} takes no other size')
-    return list(dict.fromkeys(notes))
+    return notes
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -1,0 +1,9 @@
+# tools/compare.py --quick: methods trained on the maps of a frozen backbone, all by this recipe
+epochs = 30
+batch_size = 64
+lr = 1e-3
+weight_decay = 0.05
+max_norm = 5.0  # of the gradient
+
+# what a method is built with, other than its defaults: a new part that starts silent, where it can
+methods = dict(warn=dict(output_init='zero'))

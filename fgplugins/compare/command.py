@@ -1,0 +1,235 @@
+"""`tools/compare.py` step by step: what is asked, what runs, what it adds up to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgplugins.compare import comparison, plan
+from fgplugins.compare.digits import DIGITS, write_digits
+from fgplugins.compare.features import (
+    FeaturePlan,
+    check_disk,
+    features_folder,
+    missing_arrays,
+    plan_features,
+)
+from fgplugins.compare.jobs import Job, only_comparison_in, unfinished, write_json
+from fgplugins.compare.local import check_devices, default_devices, run_local
+from fgplugins.compare.recipes import read_recipe, row_recipe
+from fgplugins.compare.report import cells_to_report, write_report
+from fgplugins.data.images import printable
+from fgplugins.data.split_files import PARTS
+from fgplugins.errors import UserError
+from fgplugins.utils.progress_bar import progress_bar
+from fgplugins.zoo_timm import ComposedModel
+
+if TYPE_CHECKING:
+    from fgplugins.compare.cluster import Cluster
+
+__all__ = ['compare']
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Run a comparison, or what is missing of it.
+
+    Args:
+        args: of `tools/compare.py`.
+
+    Raises:
+        UserError: before anything is written, for what cannot be done.
+    """
+    mode = 'quick' if args.quick else 'finetune'
+    say = (lambda text: None) if args.display == 'quiet' else print
+    backbones = args.backbone
+    if not backbones:
+        name, why = plan.default_backbone()
+        say(f'backbone: {name}: {why}')
+        backbones = [name]
+    plan.check_names([row for row in args.methods if row != 'all'], backbones, mode)
+    if 'all' in args.methods and len(args.methods) > 1:
+        raise UserError('--methods all: stands alone; name some, or all')
+    recipe = read_recipe(mode, args.epochs, args.batch_size, args.lr, args.size)
+    devices = check_devices(args.devices or default_devices())
+
+    folder, own = _folder(args)
+    root = Path(args.out or f'compare_{folder.name}')
+    before = comparison.check_folder_free(root, folder)
+    if own and not args.dry_run:
+        write_digits(folder)
+    parts = None
+    if before is None or not comparison.split_path(root).is_file():
+        with progress_bar('reading images') as progress:
+            parts = comparison.settle_parts(str(folder), os.cpu_count() or 1, progress)
+    found = parts.parts if parts is not None else comparison.parts_of(root)
+    counts = [len(found[part].images) for part in PARTS]
+    num_classes = len(found['train'].classes)
+    say(
+        f'{printable(folder)}: {sum(counts)} images of {num_classes} classes: {counts[0]} to train '
+        f'on, {counts[1]} to validate, {counts[2]} to test'
+    )
+    for note in parts.notes if parts is not None else ():
+        say(f'note: {note}')
+    models = {
+        backbone: plan.make_rows(args.methods, backbone, mode, recipe, num_classes)
+        for backbone in backbones
+    }
+    stored = _plan_features(root, models, before, sum(counts), say) if args.quick else {}
+    recipes = {
+        (backbone, row): row_recipe(recipe, row)
+        for backbone, rows in models.items()
+        for row in rows
+    }
+    asked = {
+        'folder': str(folder.absolute()),
+        'mode': mode,
+        'backbones': backbones,
+        'rows': list(dict.fromkeys(row for rows in models.values() for row in rows)),
+        'seeds': args.seeds,
+        'tune': args.tune,
+        'recipe': recipe,
+        'command': args.command,
+    }
+    if args.dry_run:
+        _say_dry(args, root, asked, recipes, devices)
+        return
+    with only_comparison_in(root):
+        split = comparison.write_comparison(root, parts, asked)
+        for job in _feature_jobs(root, stored, recipes):
+            _run(args, [job], ['cpu'] if devices[0] == 'cpu' else devices[:1])
+            if not job.finished:
+                raise UserError(f'the features of {job.name}: {job.failure}; log: {job.log}')
+        if args.tune:
+            recipes = _tune(args, root, split, mode, recipes, devices)
+        cells = plan.make_cells(split, mode, recipes, range(args.seeds))
+        jobs = [plan.job_of(cell, root) for cell in cells]
+        done = len(jobs) - len(unfinished(jobs))
+        say(f'{len(jobs)} cells ({len(recipes)} rows x {args.seeds} seeds), {done} finished')
+        _run(args, jobs, devices)
+        counted = cells_to_report(root, cells, lambda row: row_recipe(recipe, row))
+        results = write_report(root, counted, asked)
+    _say_results(root, results)
+    failed = [job for job in jobs if job.failure]
+    if failed:
+        raise UserError(
+            f'{len(failed)} of {len(jobs)} cells failed, as {failed[0].name}: {failed[0].failure}; '
+            'the same command tries them again'
+        )
+
+
+def _folder(args: argparse.Namespace) -> tuple[Path, bool]:
+    """The folder of the images, and whether it is the digits that we make."""
+    given = Path(args.folder).expanduser()
+    if args.folder == DIGITS and not given.exists():
+        root = Path(args.out or f'compare_{DIGITS}')
+        return root.with_name(f'{root.name}_images'), True
+    return given, False
+
+
+def _plan_features(
+    root: Path,
+    models: dict[str, dict[str, ComposedModel]],
+    before: dict[str, Any] | None,
+    images: int,
+    say: Any,
+) -> dict[str, FeaturePlan]:
+    """What is computed of the frozen backbones; its size is said before it is written."""
+    plans = {}
+    for backbone, rows in models.items():
+        found = plan_features(backbone, rows)
+        folder = features_folder(root, backbone)
+        split = (before or {}).get('split', '')
+        missing = missing_arrays(folder, found, split)
+        if missing:
+            size = check_disk(folder, backbone, missing.values(), images)
+            say(f'maps of {backbone}: {size / 1e9:.2f} GB in {folder}, computed once')
+            plans[backbone] = found
+    return plans
+
+
+def _feature_jobs(
+    root: Path, plans: dict[str, FeaturePlan], recipes: dict[tuple[str, str], dict[str, Any]]
+) -> list[Job]:
+    jobs = []
+    for backbone in plans:
+        folder = features_folder(root, backbone)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / 'result.json').unlink(missing_ok=True)
+        rows = {row: recipe for (name, row), recipe in recipes.items() if name == backbone}
+        write_json(folder / 'rows.json', {'backbone': backbone, 'rows': rows})
+        jobs.append(plan.feature_job(backbone, folder))
+    return jobs
+
+
+def _say_results(root: Path, results: dict[str, Any]) -> None:
+    """The table of every backbone, the verdict, and where the files are."""
+    for found in results['backbones']:
+        print(f'\n{found["backbone"]}, {results["asked"]["images"]["test"]} test images:')
+        print(f'\n{found["verdict"]}')
+        for remark in found['remarks']:
+            print(remark)
+    best = results['best']
+    if best is not None:
+        print(
+            f'\nbest by the validation images: {best["method"]} on {best["backbone"]}, seed '
+            f'{best["seed"]}: {root / "report" / "best.pth"}'
+        )
+    print(f'report: {root / "report"}')
+
+
+def _tune(
+    args: argparse.Namespace,
+    root: Path,
+    split: str,
+    mode: str,
+    recipes: dict[tuple[str, str], dict[str, Any]],
+    devices: Sequence[str],
+) -> dict[tuple[str, str], dict[str, Any]]:
+    from fgplugins.compare.tuning import tune
+
+    return tune(root, split, mode, recipes, args.tune, lambda jobs: _run(args, jobs, devices))
+
+
+def _say_dry(
+    args: argparse.Namespace,
+    root: Path,
+    asked: dict[str, Any],
+    recipes: dict[tuple[str, str], dict[str, Any]],
+    devices: Sequence[str],
+) -> None:
+    """What would be run."""
+    cells = plan.make_cells('', asked['mode'], recipes, range(args.seeds))
+    print(f'{len(cells)} cells ({len(recipes)} rows x {args.seeds} seeds) in {root}, as')
+    for (backbone, row), recipe in recipes.items():
+        own = ', '.join(f'{k}={v}' for k, v in recipe['arguments'].items())
+        print(f'  {row} on {backbone}' + (f' ({own})' if own else ''))
+    if args.tune:
+        print(f'after {args.tune} trials of each row, on the validation images')
+    if args.jobs == 'slurm':
+        from fgplugins.compare.cluster import dry_run_text
+
+        jobs = [plan.place_of(cell, root) for cell in cells]
+        print(dry_run_text(jobs, root / 'jobs', _cluster(args)))
+    else:
+        print(f'on {len(devices)} at a time: {" ".join(devices)}; nothing is written')
+
+
+def _run(args: argparse.Namespace, jobs: Sequence[Job], devices: Sequence[str]) -> None:
+    if args.jobs == 'local':
+        run_local(jobs, devices, args.display)
+        return
+    from fgplugins.compare.cluster import run_slurm
+
+    run_slurm(jobs, jobs[0].folder.parent.parent / 'jobs', _cluster(args), args.display)
+
+
+def _cluster(args: argparse.Namespace) -> Cluster:
+    """What a job asks of the cluster."""
+    from fgplugins.compare.cluster import Cluster, sbatch_options
+
+    options = {'cpus_per_task': str(args.cpus), **sbatch_options(args.slurm)}
+    minutes = max(1, round(60 * args.hours))
+    return Cluster(args.partition, args.gpus, minutes, args.at_once, options)

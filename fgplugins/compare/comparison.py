@@ -1,0 +1,168 @@
+"""The folder of a comparison: whose images it is of, their split, and what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fgplugins.compare.jobs import read_json, write_json
+from fgplugins.data.duplicates import NEAR
+from fgplugins.data.images import check_decodable, check_readable, printable
+from fgplugins.data.layouts import FLAT, read_parts
+from fgplugins.data.split_files import (
+    PARTS,
+    SPLIT_FILE,
+    find_split_file,
+    images_folder,
+    read_split_file,
+    write_split_file,
+)
+from fgplugins.data.splits import Split
+from fgplugins.data.splitting import divide_folder
+from fgplugins.errors import UserError
+
+__all__ = [
+    'Parts',
+    'check_folder_free',
+    'parts_of',
+    'settle_parts',
+    'split_digest',
+    'split_path',
+    'write_comparison',
+]
+
+FILE = 'comparison.json'
+VAL, TEST = 0.2, 0.2  # shares, where a folder has no such images
+LEAST_CLASSES = 2
+
+
+class Parts(NamedTuple):
+    """The images of a comparison.
+
+    Attributes:
+        folder: of the images.
+        parts: 'train', 'val' and 'test'.
+        together: lists of images that belong together, by their paths in the folder.
+        asked: what the split was made with.
+        notes: what a user should know of it, a line each.
+    """
+
+    folder: Path
+    parts: dict[str, Split]
+    together: list[list[str]]
+    asked: dict[str, Any]
+    notes: list[str]
+
+
+def split_path(root: Path) -> Path:
+    """The split file of a comparison."""
+    return root / SPLIT_FILE
+
+
+def parts_of(root: Path) -> dict[str, Split]:
+    """The images of a comparison, part by part."""
+    return {part: read_split_file(split_path(root), part) for part in PARTS}
+
+
+def split_digest(path: Path) -> str:
+    """What tells one split from another: the classes, and the images of every part."""
+    content = json.loads(path.read_text(encoding='utf-8'))
+    text = json.dumps([content['classes'], *(content[part] for part in PARTS)], sort_keys=True)
+    return hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]
+
+
+def settle_parts(
+    root: str, workers: int, progress: Callable[[int, int], None] | None = None
+) -> Parts:
+    """The three parts of a folder: its own, or the missing ones taken from the others by chance.
+
+    Every image is read once, so that broken ones are named before the work.
+
+    Args:
+        root: the folder, or a split file.
+        workers: threads that decode images.
+        progress: called with the number of images seen and of all.
+
+    Raises:
+        UserError: if there is a single class, or too few images, or one cannot be read.
+    """
+    given = Path(root).expanduser()
+    layout, found = read_parts(str(given))
+    classes = next(iter(found.values())).classes
+    if len(classes) < LEAST_CLASSES:
+        raise UserError(
+            f'{printable(given)} has one class, {classes[0]!r}: there is nothing to tell apart; '
+            'a comparison needs a folder for each of two classes or more'
+        )
+    file = find_split_file(given)
+    missing = [part for part in PARTS if part not in found]
+    if file is not None:
+        if missing:
+            raise UserError(
+                f'{printable(file)} has no {" and no ".join(missing)} images: a comparison needs '
+                'all three parts: fgplugins split_data --val 0.2 --test 0.2 --overwrite makes them'
+            )
+        folder = images_folder(file)
+        content = json.loads(file.read_text(encoding='utf-8'))
+        together, asked, notes = content.get('together') or [], content.get('asked') or {}, []
+    elif layout == FLAT or missing:
+        shares = {'val': VAL, 'test': TEST}
+        shares = {part: s for part, s in shares.items() if layout == FLAT or part in missing}
+        divided = divide_folder(str(given), **shares, near=NEAR, workers=workers, progress=progress)
+        asked = {**shares, 'seed': 0, 'near': NEAR}
+        return Parts(given, divided.parts, divided.together, asked, divided.notes)
+    else:
+        folder, together, asked, notes = given, [], {}, []
+    for part in found.values():
+        if not isinstance(part.images, list):
+            raise UserError(
+                f'{printable(given)} holds {layout}: arrays; a comparison needs image files'
+            )
+        check_decodable(part.images)
+    check_readable(*(part.images for part in found.values()), progress=progress)
+    return Parts(folder, found, together, asked, notes)
+
+
+def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
+    """What was asked of a comparison's folder before; None if it is a new one.
+
+    Raises:
+        UserError: if it is another folder's comparison, or holds other things, or cannot be
+            written.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f'--out {out}: is a file, not a folder')
+    there = out.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f'--out {out}: no permission to write {there}')
+    before = read_json(out / FILE)
+    if before is None:
+        if out.is_dir() and any(not p.name.startswith('.') for p in out.iterdir()):
+            raise UserError(
+                f'--out {out}: holds files, but no comparison: give a new or empty folder'
+            )
+        return None
+    if before.get('folder') != str(folder.absolute()):
+        raise UserError(
+            f'--out {out}: is the comparison of {before.get("folder")}: give another folder for '
+            f'that of {folder}'
+        )
+    return before
+
+
+def write_comparison(root: Path, parts: Parts | None, asked: Mapping[str, Any]) -> str:
+    """Write the split, where there is none yet, and what is asked; the digest of the split."""
+    root.mkdir(parents=True, exist_ok=True)
+    if parts is not None:
+        write_split_file(
+            split_path(root), parts.folder.absolute(), parts.parts, parts.together, parts.asked
+        )
+    digest = split_digest(split_path(root))
+    write_json(root / FILE, {'form': 1, 'split': digest, **asked})
+    return digest

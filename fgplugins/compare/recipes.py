@@ -1,0 +1,117 @@
+"""The recipe that all methods of a comparison are trained by: ``configs/_base_/recipes``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mmengine.config import Config
+
+from fgplugins.compare.cells import split_variant
+from fgplugins.errors import UserError
+from fgplugins.utils.shipped import shipped_folder
+from fgplugins.zoo_mmpretrain.running.options import set_options
+
+__all__ = ['read_recipe', 'rescale', 'row_recipe']
+
+OURS = ('methods', 'method_hooks')  # of a recipe, besides what trains
+
+
+def read_recipe(
+    mode: str,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    size: int | None = None,
+) -> dict[str, Any]:
+    """A mode's recipe as plain data, with what the user asked for otherwise.
+
+    Args:
+        mode: 'quick' | 'finetune'.
+        epochs: another length.
+        batch_size: images a step.
+        lr: rate.
+        size: side of the images, for networks that take any.
+
+    Raises:
+        UserError: for a number out of range.
+    """
+    for name, given in (('epochs', epochs), ('batch-size', batch_size), ('size', size)):
+        if given is not None and given < 1:
+            raise UserError(f'--{name} {given}: must be a whole number, 1 or more')
+    if lr is not None and not 0 < lr < float('inf'):
+        raise UserError(f'--lr {lr:g}: must be above 0, as 0.001')
+    file = shipped_folder('configs') / '_base_' / 'recipes' / f'{mode}.py'
+    recipe = {key: _as_json(value) for key, value in Config.fromfile(str(file)).to_dict().items()}
+    if size is not None:
+        recipe['size'] = size
+    if mode == 'quick':
+        given = {'epochs': epochs, 'batch_size': batch_size, 'lr': lr}
+        return {**recipe, **{key: value for key, value in given.items() if value is not None}}
+    return _set_runner(recipe, epochs, batch_size, lr)
+
+
+def _set_runner(
+    recipe: dict[str, Any], epochs: int | None, batch_size: int | None, lr: float | None
+) -> dict[str, Any]:
+    """A recipe of the runner's with another length, batch or rate; hooks are stretched with it."""
+    hooks = recipe.get('method_hooks', {})
+    listed = [(method, hook) for method, own in hooks.items() for hook in own]
+    own = recipe.get('hooks', [])
+    cfg = Config({**recipe, 'custom_hooks': [*recipe['custom_hooks'], *own,
+                                             *(hook for _, hook in listed)]})  # fmt: skip
+    set_options(cfg, argparse.Namespace(epochs=epochs, batch_size=batch_size, lr=lr), {})
+    changed = {key: _as_json(value) for key, value in cfg.to_dict().items()}
+    common, stretched = len(recipe['custom_hooks']), changed['custom_hooks']
+    changed['custom_hooks'] = stretched[:common]
+    if own:
+        changed['hooks'] = stretched[common : common + len(own)]
+    if hooks:
+        rest = stretched[common + len(own) :]
+        changed['method_hooks'] = {
+            method: [hook for (name, _), hook in zip(listed, rest, strict=True) if name == method]
+            for method in hooks
+        }
+    return changed
+
+
+def rescale(recipe: dict[str, Any], mode: str, rate: float, length: float) -> dict[str, Any]:
+    """A row's recipe with multiples of its rate and length.
+
+    Args:
+        recipe: see `row_recipe`.
+        mode: 'quick' | 'finetune'.
+        rate: times the rate.
+        length: times the number of epochs.
+    """
+    if mode == 'quick':
+        epochs = max(1, round(recipe['epochs'] * length))
+        return {**recipe, 'epochs': epochs, 'lr': _short(recipe['lr'] * rate)}
+    epochs = max(1, round(recipe['train_cfg']['max_epochs'] * length))
+    lr = _short(recipe['optim_wrapper']['optimizer']['lr'] * rate)
+    return _set_runner(recipe, epochs, None, lr)
+
+
+def _short(number: float) -> float:
+    return float(f'{number:.4g}')
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as lists, as they are after a file of JSON."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def row_recipe(recipe: dict[str, Any], row: str) -> dict[str, Any]:
+    """What one row is trained by: the recipe, the method's arguments and its hooks.
+
+    Args:
+        recipe: see `read_recipe`.
+        row: of the comparison, as 'warn' or 'warn:heads=2'.
+    """
+    method, arguments = split_variant(row)
+    common = {key: value for key, value in recipe.items() if key not in OURS}
+    own = {**recipe.get('methods', {}).get(method, {}), **arguments}
+    hooks = recipe.get('method_hooks', {}).get(method, [])
+    return {**common, 'arguments': _as_json(own), **({'hooks': hooks} if hooks else {})}

@@ -1,0 +1,71 @@
+"""``OUT/report``: the answer of a comparison as files, and the best checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fgplugins.compare.best import write_best
+from fgplugins.compare.cells import Cell, read_cell
+from fgplugins.compare.comparison import parts_of, split_path
+from fgplugins.compare.jobs import write_json
+from fgplugins.compare.results import collect
+from fgplugins.data.split_files import PARTS
+
+__all__ = ['cells_to_report', 'write_report']
+
+
+def cells_to_report(
+    root: Path, asked: Sequence[Cell], recipe_of: Callable[[str], dict[str, Any]]
+) -> list[Cell]:
+    """The cells that were asked for, and finished ones of earlier commands that go with them.
+
+    Those are of the same split and mode, and were trained by the recipe that their row has now.
+
+    Args:
+        root: folder of the comparison.
+        asked: by this command.
+        recipe_of: the recipe of a row.
+    """
+    known, first = {cell.key for cell in asked}, asked[0]
+    tuned = {(cell.backbone, cell.method): cell.recipe for cell in asked}
+    found = list(asked)
+    for folder in sorted((root / 'cells').iterdir()):
+        if folder.name in known or not (folder / 'result.json').is_file():
+            continue
+        cell = read_cell(folder)
+        if (cell.split, cell.mode) != (first.split, first.mode):
+            continue
+        recipe = tuned.get((cell.backbone, cell.method)) or recipe_of(cell.method)
+        if cell.trial is not None or cell.recipe == recipe:
+            found.append(cell)
+    return found
+
+
+def write_report(root: Path, cells: Sequence[Cell], asked: dict[str, Any]) -> dict[str, Any]:
+    """Write ``report/``: results.json, results.md, results.csv, plots and the best checkpoint.
+
+    Args:
+        root: folder of the comparison.
+        cells: all that are to be counted, and trials.
+        asked: what is written down as it is.
+
+    Returns:
+        The results.
+    """
+    parts = parts_of(root)
+    images = {part: len(parts[part].images) for part in PARTS}
+    folder = root / 'report'
+    folder.mkdir(exist_ok=True)
+    results = collect(
+        root,
+        cells,
+        {**asked, 'split_file': split_path(root).name, 'images': images},
+        parts['train'].classes,
+    )
+    write_json(folder / 'results.json', results)
+    if results['best'] is not None:
+        cell = next(cell for cell in cells if cell.key == results['best']['key'])
+        write_best(root, cell, parts['train'].classes)
+    return results

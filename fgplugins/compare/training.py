@@ -1,0 +1,157 @@
+"""A cell that trains the whole network, by MMPretrain's runner."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fgplugins.compare.best import RUN
+from fgplugins.compare.cells import Cell, split_variant
+from fgplugins.methods import get_method
+from fgplugins.utils.modes import in_testing
+from fgplugins.zoo_mmpretrain.running import (
+    data,
+    initial_weights,
+    launching,
+    resuming,
+)
+from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
+from fgplugins.zoo_mmpretrain.running.errors import logged_errors
+from fgplugins.zoo_mmpretrain.running.settings import all_datasets
+from fgplugins.zoo_mmpretrain.running.timm_backbones import resize, set_backbone
+from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
+
+__all__ = ['FineTuned', 'config_of']
+
+
+def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Config:
+    """The config that a cell is trained by.
+
+    Args:
+        cell: it.
+        data_root: the split file.
+        num_classes: Y.
+        folder: of the cell.
+    """
+    recipe = dict(cell.recipe)
+    arguments, hooks = dict(recipe.pop('arguments')), recipe.pop('hooks', [])
+    size = recipe.pop('size', None)
+    cfg = Config(recipe)
+    method, _ = split_variant(cell.method)
+    head = {'type': f'{get_method(method).__name__}Head', 'num_classes': num_classes}
+    network = {'type': 'TimmNetwork', 'model_name': cell.backbone}
+    # which part of what a row differs by is the network's, and which the method's
+    network |= {key: arguments.pop(key) for key in ('head', 'levels') if key in arguments}
+    cfg.model = dict(type='FineGrainedClassifier', backbone=network, head={**head, **arguments})
+    if size is not None:
+        resize(cfg, (size, size))
+    set_backbone(cfg, cell.backbone)  # which may take one size only
+    cfg.model.backbone = ConfigDict(network, pretrained=True)
+    for dataset in all_datasets(cfg):
+        dataset.data_root = str(data_root)
+    cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+    cfg.randomness = dict(seed=cell.seed)
+    cfg.work_dir = str(folder / RUN)
+    # the scores of the last epoch are computed once, when all is chosen
+    for key in ('val_cfg', 'val_evaluator', 'test_cfg', 'test_evaluator'):
+        cfg[key] = None
+    cfg.val_loader, cfg.test_loader = cfg.pop('val_dataloader'), cfg.pop('test_dataloader')
+    cfg.val_loader.dataset.split = 'val'
+    cfg.val_dataloader = cfg.test_dataloader = None
+    return cfg
+
+
+class _ProgressHook(Hook):
+    def __init__(self, progress: Callable[[int, int, float], None]) -> None:
+        self.progress = progress
+
+    def before_train(self, runner: Runner) -> None:
+        self.start, self.first = time.perf_counter(), runner.epoch
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if launching.is_main_process():
+            seconds = time.perf_counter() - self.start
+            self.progress(runner.epoch + 1, runner.max_epochs, seconds)
+
+
+class FineTuned:
+    """A cell's training; `train`, then `scores`.
+
+    Args:
+        cell: what is trained.
+        data_root: the split file.
+        num_classes: Y.
+        folder: of the cell.
+
+    Raises:
+        UserError: if the config cannot be built or run.
+    """
+
+    def __init__(self, cell: Cell, data_root: Path, num_classes: int, folder: Path) -> None:
+        cfg = config_of(cell, data_root, num_classes, folder)
+        launching.set_launcher(cfg, 'pytorch' if 'RANK' in os.environ else 'none')
+        self.loaders = {'val': cfg.pop('val_loader'), 'test': cfg.pop('test_loader')}
+        data.prepare_loaders(cfg)
+        launching.add_hooks(cfg)
+        resuming.set_resume(cfg, 'auto')
+        if resuming.is_resumed(cfg):
+            initial_weights.drop_pretrained(cfg.model)
+        data.match_classes(cfg, ('train',))
+        self.cfg = cfg
+
+    def train(self, progress: Callable[[int, int, float], None]) -> nn.Module:
+        """Train to the last epoch, going on where an earlier process stopped.
+
+        Args:
+            progress: called after each epoch with its number, that of all, and the seconds so far.
+
+        Returns:
+            The classifier.
+        """
+        with harmless_checkpoints():
+            runner = launching.build_runner(self.cfg, 'verbose')
+            runner.register_hook(_ProgressHook(progress))
+            with logged_errors(runner):
+                runner.train()
+        model = runner.model
+        self.model = model.module if is_model_wrapper(model) else model
+        return self.model
+
+    def scores(self, part: str) -> Tensor:
+        """Scores (n, Y) of all images of 'val' or 'test', in their order."""
+        settings, model, found = self.loaders[part], self.model, []
+        loader = DataLoader(
+            DATASETS.build(settings.dataset),
+            settings.batch_size,
+            num_workers=settings.num_workers,
+            collate_fn=pseudo_collate,
+        )
+        with torch.no_grad(), in_testing(model):
+            for batch in loader:
+                inputs = model.data_preprocessor(batch, training=False)['inputs']
+                found.append(model.head(model.extract_feat(inputs)).float().cpu())
+        return torch.cat(found)
+
+    def shrink(self) -> Path:
+        """Leave out of the last checkpoint what only going on would need; its path."""
+        path = latest_checkpoint(self.cfg.work_dir)
+        content = torch.load(path, map_location='cpu', weights_only=False)
+        for key in ('optimizer', 'param_schedulers', 'message_hub'):
+            content.pop(key, None)
+        temporary = path.with_suffix('.part')
+        torch.save(content, temporary)
+        temporary.replace(path)
+        return path
