@@ -23,7 +23,10 @@ from fgplugins.utils.command_line import check_outputs, command_parser, main_gua
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('checkpoint', help='trained weights: a file, or a folder of publish.py')
+    parser.add_argument(
+        'checkpoint',
+        help='trained weights: a file, a folder of publish.py, or that of a comparison',
+    )
     parser.add_argument('out', metavar='OUT.onnx', help='the file to write')
     parser.add_argument(
         '--size', type=int, metavar='N', help="side of a timm model's images (its own)"

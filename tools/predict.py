@@ -25,7 +25,10 @@ from fgplugins.utils.command_line import check_outputs, command_parser, main_gua
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('checkpoint', help='trained weights: a file, or a folder of publish.py')
+    parser.add_argument(
+        'checkpoint',
+        help='trained weights: a file, a folder of publish.py, or that of a comparison',
+    )
     parser.add_argument('images', nargs='+', help='image files, or folders of them')
     parser.add_argument(
         '--csv', default='predictions.csv', metavar='FILE', help='to write (predictions.csv)'

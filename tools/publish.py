@@ -25,7 +25,7 @@ from fgplugins.utils.command_line import command_parser, main_guard
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('checkpoint', help='trained weights')
+    parser.add_argument('checkpoint', help='trained weights, or the folder of a comparison')
     parser.add_argument('folder', metavar='DIR', help='the folder to make')
     parser.add_argument(
         '--results', metavar='FILE', help='of tools/test.py --json (what the log beside it says)'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +10,16 @@ import torch
 
 from fgplugins.compare.cells import Cell
 from fgplugins.compare.features import build_row, reader
-from fgplugins.compare.jobs import read_json
-from fgplugins.errors import UserError
+from fgplugins.compare.jobs import read_json, write_json
+from fgplugins.serving.models import BEST
 from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deployed_checkpoint
 
-__all__ = ['METHOD_FILE', 'RUN', 'best_checkpoint', 'checkpoint_of', 'write_best']
+__all__ = ['METHOD_FILE', 'RUN', 'checkpoint_of', 'write_best']
 
 METHOD_FILE = 'method.pth'  # of a cell: weights of a method that was trained on features
 RUN = 'run'  # of a cell: the folder of MMPretrain's runner
-FILE = 'best.pth'
 
 
 def _arguments(model: ComposedModel) -> dict[str, object]:
@@ -60,33 +58,19 @@ def checkpoint_of(cell: Cell, root: Path, classes: Sequence[str], file: Path) ->
 
 
 def write_best(root: Path, cell: Cell, classes: Sequence[str]) -> Path:
-    """Write ``report/best.pth``, unless it is there already.
+    """Write ``report/best.pth``, unless it is there already, and what is known of it beside it.
 
     Args:
         root: folder of the comparison.
         cell: the best one, by the rule.
         classes: their names.
     """
-    file, note = root / 'report' / FILE, root / 'report' / '.best.json'
+    file = root / BEST
+    note = file.with_suffix('.json')
+    result = read_json(cell.folder(root) / 'result.json')
     if not (file.is_file() and (read_json(note) or {}).get('key') == cell.key):
         checkpoint_of(cell, root, classes, file)
-        note.write_text(json.dumps({'key': cell.key}) + '\n', encoding='utf-8')
+    metrics = {f'top-1, {part} images of the comparison': result[part]['top1']
+               for part in ('test', 'val')}  # fmt: skip
+    write_json(note, {'key': cell.key, 'metrics': metrics})
     return file
-
-
-def best_checkpoint(path: str) -> str:
-    """The best checkpoint of a comparison's folder; any other path as it is.
-
-    Raises:
-        UserError: if the comparison has none yet.
-    """
-    folder = Path(path)
-    if not (folder / 'comparison.json').is_file():
-        return path
-    file = folder / 'report' / FILE
-    if not file.is_file():
-        raise UserError(
-            f'{path} is a comparison without a finished cell: run its command again: '
-            f'{(read_json(folder / "comparison.json") or {}).get("command", "fgplugins compare")}'
-        )
-    return str(file)

@@ -14,7 +14,17 @@ from fgplugins.networks.names import is_timm_name
 from fgplugins.utils.loaded import LoadedModel
 from fgplugins.zoo_timm.loading import load_timm
 
-__all__ = ['choose_device', 'class_names', 'load_trained', 'method_of', 'network_of']
+BEST = Path('report', 'best.pth')  # of a comparison
+
+__all__ = [
+    'BEST',
+    'best_of',
+    'choose_device',
+    'class_names',
+    'load_trained',
+    'method_of',
+    'network_of',
+]
 
 
 def load_trained(
@@ -27,8 +37,8 @@ def load_trained(
 
     Args:
         checkpoint: a checkpoint of `tools/train.py` or of timm's script, a file of
-            `tools/deploy.py`, a folder of `tools/publish.py`, or one on a hub, as
-            ``hf-hub:owner/name``.
+            `tools/deploy.py`, a folder of `tools/publish.py`, one on a hub, as
+            ``hf-hub:owner/name``, or the folder of a comparison, which stands for its best.
         model: the config or timm model, for a file that does not say it.
         model_kwargs: KEY=VALUE of a timm model.
         size: side of a timm model's images, if other than it was trained with.
@@ -37,6 +47,7 @@ def load_trained(
         UserError: if it cannot be read, or does not say what it is of.
     """
     given = [*model_kwargs, *([] if size is None else [f'img_size={size}'])]
+    checkpoint = best_of(checkpoint)
     path = Path(checkpoint)
     if path.is_dir() and not (path / 'config.json').is_file():
         raise UserError(
@@ -59,6 +70,23 @@ def load_trained(
                 f'--size {size} is for timm models; that of a config is in its test pipeline'
             ) from None
         raise
+
+
+def best_of(checkpoint: str) -> str:
+    """The best checkpoint of a comparison's folder; any other name as it is.
+
+    Raises:
+        UserError: if the comparison has none yet.
+    """
+    folder = Path(checkpoint)
+    if not (folder / 'comparison.json').is_file():
+        return checkpoint
+    file = folder / BEST
+    if not file.is_file():
+        raise UserError(
+            f'{checkpoint!r} is a comparison without a finished cell: run its command again'
+        )
+    return str(file)
 
 
 def class_names(loaded: LoadedModel) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fgplugins.errors import UserError, one_line
+from fgplugins.serving.models import BEST, best_of
 
 __all__ = ['find_results', 'read_results']
 
@@ -44,9 +45,12 @@ def find_results(checkpoint: str | Path) -> list[tuple[str, str]]:
     """What the log beside a checkpoint says of it: accuracy on the images that training looked at.
 
     Args:
-        checkpoint: ``epoch_7.pth`` in a folder of `tools/train.py`, or a file of timm's script.
+        checkpoint: ``epoch_7.pth`` in a folder of `tools/train.py`, a file of timm's script, or a
+            comparison's folder.
     """
-    path = Path(checkpoint)
+    path = Path(best_of(str(checkpoint)))
+    if path.name == BEST.name and path.with_suffix('.json').is_file():
+        return read_results(path.with_suffix('.json'))
     number = re.search(r'(?:epoch|iter|checkpoint-)_?(\d+)\.pth', path.name)
     if number is None:
         return []
