@@ -21,21 +21,23 @@ pytest.importorskip('submitit', reason='of clusters')
 SBATCH = r"""
 if [ -e $SLURM_FAKE/refuses ]; then echo 'sbatch: error: invalid partition' >&2; exit 1; fi
 cp "$1" $SLURM_FAKE/script.sh
-last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\)%.*/\1/p' "$1")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
+tasks=$(if [ $last ]; then seq -f 7_%g 0 $last; else echo 7; fi)
 echo "Submitted batch job 7"
 echo x >> $SLURM_FAKE/submissions
-for i in $(seq 0 ${last:-0}); do echo PENDING > $SLURM_FAKE/7_$i; done
+for task in $tasks; do echo PENDING > $SLURM_FAKE/$task; done
 run() {
-  export SLURM_JOB_ID=$((8 + $1)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$1 SLURM_NTASKS=1
-  export SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
+  export SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0
+  export SLURM_LOCALID=0
+  if [ $last ]; then export SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=${1#7_}; fi
   while true; do
-    echo RUNNING > $SLURM_FAKE/7_$1
-    if bash "$2"; then state=COMPLETED; else state=FAILED; fi
-    rm $SLURM_FAKE/requeued_7_$1 2>/dev/null || break
+    echo RUNNING > $SLURM_FAKE/$1
+    if bash $SLURM_FAKE/script.sh; then state=COMPLETED; else state=FAILED; fi
+    rm $SLURM_FAKE/requeued_$1 2>/dev/null || break
   done
-  echo $state > $SLURM_FAKE/7_$1
+  echo $state > $SLURM_FAKE/$1
 }
-(for i in $(seq 0 ${last:-0}); do run $i $SLURM_FAKE/script.sh; done) </dev/null >/dev/null 2>&1 &
+(for task in $tasks; do run $task; done) </dev/null >/dev/null 2>&1 &
 """
 SRUN = """
 while [ "${1#--}" != "$1" ]; do
@@ -45,12 +47,12 @@ while [ "${1#--}" != "$1" ]; do
     *) shift;;
   esac
 done
-name() { echo $1 | sed "s/%A/$SLURM_ARRAY_JOB_ID/; s/%a/$SLURM_ARRAY_TASK_ID/; s/%t/0/"; }
+name() { echo $1 | sed "s/%A/7/; s/%a/$SLURM_ARRAY_TASK_ID/; s/%j/7/; s/%t/0/"; }
 exec "$@" >> $(name $out) 2>> $(name $err)
 """
 SACCT = """
 echo 'JobID|State|NodeList'
-for task in $SLURM_FAKE/7_*; do echo "$(basename $task)|$(cat $task)|node"; done
+for task in $(ls -d $SLURM_FAKE/7*); do echo "$(basename $task)|$(cat $task)|node"; done
 """
 SCONTROL = 'touch $SLURM_FAKE/requeued_$2'
 
