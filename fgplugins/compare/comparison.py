@@ -91,6 +91,8 @@ def settle_parts(
         UserError: if there is a single class, or too few images, or one cannot be read.
     """
     given = Path(root).expanduser()
+    if not given.exists():
+        raise UserError(f'folder {root!r} is not there')
     layout, found = read_parts(str(given))
     classes = next(iter(found.values())).classes
     if len(classes) < LEAST_CLASSES:

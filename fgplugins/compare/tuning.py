@@ -21,6 +21,7 @@ __all__ = ['tune']
 
 RATE = (0.1, 10)  # times that of the recipe
 LENGTH = (0.5, 1.0, 2.0)  # times that of the recipe
+AT_ONCE = 4  # trials of a row that are chosen together, and may run side by side
 SEED = 1000  # of the trials: none of the seeds that count
 
 
@@ -34,7 +35,7 @@ def tune(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The recipes with the rate and length that did best on the validation images.
 
-    Trials of all rows run side by side, one of each at a time. Trials that are there already are
+    Trials of all rows run side by side, a few of each at a time. Trials that are there already are
     read, so an interrupted tuning goes on as it would have.
 
     Args:
@@ -53,20 +54,21 @@ def tune(
         key: optuna.create_study(direction='maximize', sampler=optuna.samplers.TPESampler(seed=0))
         for key in recipes
     }
-    for number in range(trials):
-        asked = {}
-        for (backbone, row), recipe in recipes.items():
-            trial = studies[backbone, row].ask()
-            if number == 0:  # the recipe itself comes first
-                factor, length = 1.0, 1.0
-            else:
-                factor = trial.suggest_float('rate', *RATE, log=True)
-                length = trial.suggest_categorical('length', LENGTH)
-            tried = rescale(recipe, mode, factor, length)
-            asked[backbone, row] = trial, Cell(split, backbone, row, mode, tried, SEED, number)
-        jobs = {key: job_of(cell, root) for key, (_, cell) in asked.items()}
-        run(list(jobs.values()))
-        for key, (trial, cell) in asked.items():
+    for start in range(0, trials, AT_ONCE):
+        asked = []
+        for number in range(start, min(start + AT_ONCE, trials)):
+            for (backbone, row), recipe in recipes.items():
+                trial = studies[backbone, row].ask()
+                if number == 0:  # the recipe itself comes first
+                    factor, length = 1.0, 1.0
+                else:
+                    factor = trial.suggest_float('rate', *RATE, log=True)
+                    length = trial.suggest_categorical('length', LENGTH)
+                tried = rescale(recipe, mode, factor, length)
+                cell = Cell(split, backbone, row, mode, tried, SEED, number)
+                asked.append(((backbone, row), trial, cell))
+        run([job_of(cell, root) for _, _, cell in asked])
+        for key, trial, cell in asked:
             result = cell.folder(root) / 'result.json'
             if result.is_file():
                 value = json.loads(result.read_text(encoding='utf-8'))['val']['top1']

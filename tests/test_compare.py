@@ -1,0 +1,433 @@
+"""A comparison from the folder to the answer, on a network that is small and already trained."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models import save_for_hf
+
+pytest.importorskip('mmpretrain', reason='of the MMPretrain side')
+pytest.importorskip('statsmodels', reason='of the extra compare')
+pytest.importorskip('optuna', reason='of the extra compare')
+
+from fgplugins.compare import (
+    command,
+    comparison,
+    features,
+    heads,
+    plan,
+    recipes,
+    run_cell,
+    run_features,
+)
+from fgplugins.compare.cells import Cell, split_variant, variant
+from fgplugins.compare.jobs import Job, unfinished, write_json
+from fgplugins.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+COLOURS = {'blue': (40, 60, 200), 'green': (40, 180, 60), 'red': (200, 50, 40)}
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network of timm with weights, in a folder."""
+    folder = tmp_path_factory.mktemp('network') / 'small'
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=5)
+    save_for_hf(model, folder)
+    return f'local-dir:{folder}'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of three classes, flat."""
+    root = tmp_path_factory.mktemp('images')
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for i in range(15):
+            noise = generator.integers(-40, 40, (40, 40, 3))
+            image = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(root / name / f'{i:02}.png')
+    return root
+
+
+def run(*arguments: str, folder: Path, network: str, out: Path) -> subprocess.CompletedProcess:
+    """The tool, with a process for every cell."""
+    given = [str(folder), '--backbone', network, '--size', '64', '--out', str(out), *arguments]
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'compare.py'), *given],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def run_here(*arguments: str, folder: Path, network: str, out: Path) -> tuple[int, str]:
+    """The tool, with all cells in this process; its exit code and what it says."""
+
+    def one_by_one(jobs: list[Job], devices: list[str], display: str) -> None:
+        for job in unfinished(jobs):
+            print(f'{job.name}: started')
+            job.clear()
+            run = run_features.run if 'features' in job.folder.parts else run_cell.run
+            try:
+                run(job.folder)
+            except Exception as error:
+                job.fail(repr(error))
+
+    given = [str(folder), '--backbone', network, '--size', '64', '--out', str(out), *arguments]
+    said, code = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.setattr(command, 'run_local', one_by_one)
+        patch.setattr(sys, 'argv', ['compare.py', *given])
+        try:
+            runpy.run_path(str(ROOT / 'tools' / 'compare.py'), run_name='__main__')
+        except SystemExit as exit_:
+            code = exit_.code or 0
+    return code, said.getvalue()
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / 'report' / 'results.json').read_text(encoding='utf-8'))
+
+
+def without_times(content: object) -> object:
+    """The results without what differs from one run of the same to the next."""
+    if isinstance(content, dict):
+        dropped = ('seconds', 'command', 'cost')
+        return {k: without_times(v) for k, v in content.items() if k not in dropped}
+    return [without_times(v) for v in content] if isinstance(content, list) else content
+
+
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory: pytest.TempPathFactory, folder: Path, network: str) -> Path:
+    """A finished quick comparison: two methods and the control, two seeds."""
+    out = tmp_path_factory.mktemp('quick') / 'out'
+    asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
+    code, said = run_here(*asked, folder=folder, network=network, out=out)
+    assert code == 0, said
+    assert '6 cells (3 rows x 2 seeds), 0 finished' in said
+    return out
+
+
+def test_a_quick_comparison_ends_in_an_answer(quick: Path, folder: Path) -> None:
+    found = results(quick)
+    (backbone,) = found['backbones']
+    assert [row['method'] for row in backbone['rows']] == ['gap', 'warn', 'clan']
+    assert all(len(row['runs']) == 2 and not row['failed'] for row in backbone['rows'])
+    assert backbone['verdict']
+    assert found['asked']['images'] == {'train': 27, 'val': 9, 'test': 9}
+    split = json.loads((quick / 'split.json').read_text(encoding='utf-8'))
+    assert (quick / split['folder']).resolve() == folder
+    assert not (folder / 'split.json').exists()
+    for name in ('results.md', 'results.csv', 'best.pth', 'best.json'):
+        assert (quick / 'report' / name).is_file(), name
+
+
+def test_the_same_again_runs_nothing_and_an_amended_one_the_new(
+    quick: Path, folder: Path, network: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    before = {p: p.read_bytes() for p in out.glob('cells/*/result.json')}
+    again = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
+    code, said = run_here(*again, folder=folder, network=network, out=out)
+    assert code == 0, said
+    assert '6 finished' in said
+    assert 'started' not in said
+    more = ('--quick', '--methods', 'clan', 'att2', '--seeds', '3', '--epochs', '4')
+    code, said = run_here(*more, folder=folder, network=network, out=out)
+    assert code == 0, said
+    assert {p: p.read_bytes() for p in before} == before
+    assert len(list(out.glob('cells/*/result.json'))) == 6 + 2 + 3
+    rows = {row['method']: len(row['runs']) for row in results(out)['backbones'][0]['rows']}
+    assert rows == {'gap': 3, 'clan': 3, 'att2': 3, 'warn': 2}
+
+
+def test_a_failed_cell_is_a_row_with_its_reason(
+    quick: Path, folder: Path, network: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    (cell,) = out.glob('cells/warn-*-s1-*')
+    for name in ('result.json', 'scores.npz'):
+        (cell / name).unlink()
+    (cell / 'cell.json').write_text('{"damaged": 1}', encoding='utf-8')
+    asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
+    code, said = run_here(*asked, folder=folder, network=network, out=out)
+    assert code == 2
+    assert 'error: 1 of 6 cells failed, as warn on ' in said
+    rows = {row['method']: row for row in results(out)['backbones'][0]['rows']}
+    assert len(rows['warn']['runs']) == 1
+    assert 'damaged' in rows['warn']['failed'][0]['reason']
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_the_uninterrupted_one(
+    quick: Path, folder: Path, network: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    asked = [
+        str(folder), '--backbone', network, '--size', '64', '--out', str(out), '--quick',
+        '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4', '--devices', 'cpu', 'cpu',
+    ]  # fmt: skip
+    moments = np.random.default_rng(int(time.time())).uniform(8, 30, 3)
+    for moment in moments:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / 'tools' / 'compare.py'), *asked],
+            stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'compare.py'), *asked], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert without_times(results(out)) == without_times(results(quick)), f'killed at {moments}'
+
+
+def test_features_are_what_the_network_gives(network: str) -> None:
+    """Read off a file, the maps give the scores of the whole model."""
+    torch.manual_seed(0)
+    recipe = {'arguments': {}, 'size': 64}
+    rows = {
+        row: features.build_row(row, network, 3, recipe)
+        for row in ('gap', 'gap:head=mean', 'warn', 'att2', 'clan')
+    }
+    found = features.plan_features(network, rows)
+    images = torch.randn(4, 3, 64, 64)
+    with torch.inference_mode():
+        given = features._read_all(rows, images)
+        for row, model in rows.items():
+            maps, embedding = found.rows[row]
+            named = {} if embedding is None else {'embedding': given[embedding]}
+            scores = model.method([given[name] for name in maps], **named)
+            torch.testing.assert_close(scores, model(images))
+    assert {name: tuple(v.shape[1:]) for name, v in given.items()} == found.shapes
+
+
+def test_quick_cells_train_on_the_same_order_of_images(
+    quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[tuple[str, int], list[list[int]]] = {}
+    original = features.Features.__call__
+    for cell_folder in sorted(quick.glob('cells/*')):
+        cell = run_cell.read_cell(cell_folder)
+        taken: list[list[int]] = []
+
+        def noted(
+            self: features.Features, places: np.ndarray, device: torch.device,
+            taken: list[list[int]] = taken,
+        ) -> object:  # fmt: skip
+            taken.append(places.tolist())
+            return original(self, places, device)
+
+        monkeypatch.setattr(features.Features, '__call__', noted)
+        monkeypatch.setattr(run_cell, 'write_json', lambda *_: None)
+        run_cell._run_quick(cell, quick, cell_folder, 3, torch.device('cpu'))
+        seen[cell.method, cell.seed] = taken
+    for seed in (0, 1):
+        assert seen['gap', seed] == seen['warn', seed] == seen['clan', seed]
+    assert seen['gap', 0] != seen['gap', 1]
+
+
+@pytest.mark.parametrize('trial', [None, 0])
+def test_test_images_are_scored_once_and_last(
+    quick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trial: int | None
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    (first,) = out.glob('cells/warn-*-s0-*')
+    cell = run_cell.read_cell(first)
+    cell = Cell(**{**cell.as_json(), 'seed': 7, 'trial': trial})
+    job = plan.job_of(cell, out)
+    events: list[str] = []
+    opened = features.Features.__init__
+
+    def noted(self: features.Features, folder: Path, maps: list, z: object, part: str) -> None:
+        opened(self, folder, maps, z, part)
+        self.part = part
+
+    def scored(method: object, of: features.Features, device: torch.device) -> torch.Tensor:
+        events.append(of.part)
+        return heads.score(method, of, device)
+
+    monkeypatch.setattr(features.Features, '__init__', noted)
+    monkeypatch.setattr(run_cell, 'score', scored)
+    monkeypatch.setattr(
+        run_cell, 'train_head', lambda *a: (events.append('train'), heads.train_head(*a))
+    )
+    run_cell.run(job.folder)
+    assert events == (['train', 'val'] if trial is not None else ['train', 'val', 'test'])
+    with np.load(job.folder / 'scores.npz') as kept:
+        assert ('test_scores' in kept) == (trial is None)
+
+
+def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
+    from fgplugins.serving.models import load_trained
+
+    loaded = load_trained(str(quick))
+    best = results(quick)['best']
+    assert best['method'] in type(loaded.method).__name__.lower()
+    assert loaded.classes == sorted(COLOURS)
+    test = comparison.parts_of(quick)['test']
+    prepared = loaded.prepare()
+    images = torch.stack([prepared.read(path) for path in test.images])
+    with torch.inference_mode():
+        scores = loaded.model(prepared.finish(images))
+    with np.load(quick / 'cells' / best['key'] / 'scores.npz') as kept:
+        wanted = torch.from_numpy(kept['test_scores'])
+    # the maps were kept as float16
+    torch.testing.assert_close(scores.softmax(1), wanted.softmax(1), rtol=0, atol=0.01)
+
+
+def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
+    quick: Path, tmp_path: Path
+) -> None:
+    from fgplugins.compare.tuning import tune
+
+    recipe = recipes.read_recipe('quick')
+    asked = {('net', row): recipes.row_recipe(recipe, row) for row in ('gap', 'warn')}
+    ran: list[str] = []
+
+    def pretend(jobs: list[Job]) -> None:
+        for job in jobs:
+            cell = run_cell.read_cell(job.folder)
+            if not job.finished:
+                ran.append(cell.method)
+                # the best rate is about three times the recipe's
+                score = -abs(np.log(cell.recipe['lr'] / recipe['lr'] / 3))
+                write_json(job.folder / 'result.json', {'val': {'top1': score}})
+
+    chosen = tune(tmp_path, 'x', 'quick', asked, 12, pretend)
+    assert ran.count('gap') == ran.count('warn') == 12
+    for found in chosen.values():
+        assert 2 < found['lr'] / recipe['lr'] < 4.5
+    assert chosen['net', 'warn']['arguments'] == {'output_init': 'zero'}
+    assert tune(tmp_path, 'x', 'quick', asked, 12, pretend) == chosen
+    assert len(ran) == 24
+
+
+def test_recipes_are_scaled_with_all_that_counts_epochs() -> None:
+    recipe = recipes.row_recipe(recipes.read_recipe('finetune', epochs=12), 'art')
+    assert recipe['train_cfg']['max_epochs'] == 12
+    before = recipes.row_recipe(recipes.read_recipe('finetune'), 'art')
+    factor = 12 / before['train_cfg']['max_epochs']
+    for key in ('begin', 'period'):
+        assert recipe['hooks'][0][key] == round(before['hooks'][0][key] * factor)
+    assert recipe['param_scheduler']['T_max'] == 12
+    halved = recipes.rescale(recipe, 'finetune', 2, 0.5)
+    assert halved['train_cfg']['max_epochs'] == 6
+    assert halved['hooks'][0]['begin'] == round(recipe['hooks'][0]['begin'] / 2)
+    lr = recipe['optim_wrapper']['optimizer']['lr']
+    assert halved['optim_wrapper']['optimizer']['lr'] == pytest.approx(2 * lr)
+    assert json.loads(json.dumps(halved)) == halved
+
+
+def test_variants_are_read_and_written_alike() -> None:
+    row = 'warn:levels=[1, 2],mask=sigmoid,heads=2'
+    method, arguments = split_variant(row)
+    assert (method, arguments) == ('warn', {'levels': [1, 2], 'mask': 'sigmoid', 'heads': 2})
+    assert split_variant(variant(method, arguments)) == (method, arguments)
+    with pytest.raises(UserError, match='is not KEY=VALUE'):
+        split_variant('warn:heads')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--methods', 'wran'], "--methods wran: 'wran' is not registered; did you mean warn?"),
+        (['--methods', 'siou', '--quick'], 'siou differentiates scores by maps inside the network'),
+        (['--methods', 'art', '--quick'], 'art trains a second network'),
+        (['--backbone', 'resnet5'], "--backbone 'resnet5' is not a timm model"),
+        (['--seeds', '0'], '--seeds 0: must be a whole number, 1 or more'),
+        (['--lr', '-1'], '--lr -1: must be above 0'),
+        (['--methods', 'warn:haeds=2'], "'haeds'"),
+        (['--devices', 'tpu'], "--devices 'tpu'"),
+        (['--methods', 'all', 'warn'], '--methods all: stands alone'),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    arguments: list[str], message: str, folder: Path, network: str, tmp_path: Path,
+    run_tool: Callable,
+) -> None:  # fmt: skip
+    given = [] if '--backbone' in arguments else ['--backbone', network]
+    ran = run_tool('compare', str(folder), '--out', 'out', *given, *arguments)
+    assert ran.returncode == 2, ran.stdout
+    (line,) = ran.stderr.splitlines()
+    assert message in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_folders_that_cannot_be_compared_are_refused(
+    folder: Path, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run_tool: Callable, quick: Path,
+) -> None:  # fmt: skip
+    def refused(of: Path, out: Path, *arguments: str) -> str:
+        ran = run_tool('compare', str(of), '--out', str(out), '--backbone', network, *arguments)
+        assert ran.returncode == 2, ran.stdout
+        (line,) = ran.stderr.splitlines()
+        return line
+
+    one, few, out = tmp_path / 'one', tmp_path / 'few', tmp_path / 'out'
+    shutil.copytree(folder / 'red', one / 'red')
+    assert "has one class, 'red'" in refused(one, out)
+    for name in ('red', 'blue'):
+        (few / name).mkdir(parents=True)
+        for file in sorted((folder / name).iterdir())[:2]:
+            shutil.copy(file, few / name)
+    assert 'too few for train, val, test' in refused(few, out)
+    assert 'is the comparison of' in refused(one, quick)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').touch()
+    assert 'holds files, but no comparison' in refused(folder, tmp_path / 'mine')
+    assert "nothing' is not there" in refused(tmp_path / 'nothing', out)
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(features.shutil, 'disk_usage', lambda _: full)
+    assert 'GB are free' in refused(folder, out, '--quick')
+    assert not out.exists()
+
+
+def test_a_dry_run_writes_nothing(
+    folder: Path, network: str, tmp_path: Path, run_tool: Callable
+) -> None:
+    ran = run_tool(
+        'compare', str(folder), '--backbone', network, '--out', 'out', '--dry-run', '--methods',
+        'warn', '--jobs', 'slurm', '--size', '64',
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert '10 cells (2 rows x 5 seeds)' in ran.stdout
+    assert '#SBATCH --array=0-9' in ran.stdout
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+def test_whole_networks_are_trained_and_go_on_where_they_were(
+    folder: Path, network: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    asked = ('--methods', 'all', '--seeds', '1', '--epochs', '2', '--batch-size', '9')
+    ran = run(*asked, '--devices', 'cpu', 'cpu', folder=folder, network=network, out=out)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    rows = results(out)['backbones'][0]['rows']
+    assert [row['method'] for row in rows] == ['gap', 'art', 'att2', 'clan', 'siou', 'warn']
+    assert all(len(row['runs']) == 1 for row in rows)
+    from fgplugins.serving.models import load_trained
+
+    assert load_trained(str(out)).classes == sorted(COLOURS)
