@@ -305,6 +305,7 @@ def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
     recipe = recipes.read_recipe('quick')
     asked = {('net', row): recipes.row_recipe(recipe, row) for row in ('gap', 'warn')}
     ran: list[str] = []
+    tried: dict[str, dict[float, float]] = {'gap': {}, 'warn': {}}
 
     def pretend(jobs: list[Job]) -> None:
         for job in jobs:
@@ -313,12 +314,14 @@ def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
                 ran.append(cell.method)
                 # the best rate is about three times the recipe's
                 score = -abs(np.log(cell.recipe['lr'] / recipe['lr'] / 3))
+                tried[cell.method][cell.recipe['lr']] = score
                 write_json(job.folder / 'result.json', {'val': {'top1': score}})
 
     chosen = tune(tmp_path, 'x', 'quick', asked, 12, pretend)
     assert ran.count('gap') == ran.count('warn') == 12
-    for found in chosen.values():
-        assert 2 < found['lr'] / recipe['lr'] < 4.5
+    for (_, row), found in chosen.items():
+        assert found['lr'] == max(tried[row], key=tried[row].get)
+        assert tried[row][found['lr']] > tried[row][recipe['lr']]
     assert chosen['net', 'warn']['arguments'] == {'output_init': 'zero'}
     assert tune(tmp_path, 'x', 'quick', asked, 12, pretend) == chosen
     assert len(ran) == 24
