@@ -36,8 +36,8 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     'compare': (
         'errors methods utils networks data zoo_timm zoo_mmpretrain analysis serving',
-        'torch numpy scipy statsmodels tabulate matplotlib timm mmengine rich submitit optuna '
-        'filelock',
+        'torch numpy scipy statsmodels tabulate matplotlib PIL timm mmengine mmpretrain rich '
+        'submitit optuna filelock',
     ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope

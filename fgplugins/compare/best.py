@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fgplugins.compare.cells import Cell
+from fgplugins.compare.cells import METHOD_FILE, RUN, Cell
 from fgplugins.compare.features import build_row, reader
 from fgplugins.compare.jobs import read_json, write_json
 from fgplugins.serving.models import BEST
@@ -16,10 +16,7 @@ from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deployed_checkpoint
 
-__all__ = ['METHOD_FILE', 'RUN', 'checkpoint_of', 'write_best']
-
-METHOD_FILE = 'method.pth'  # of a cell: weights of a method that was trained on features
-RUN = 'run'  # of a cell: the folder of MMPretrain's runner
+__all__ = ['checkpoint_of', 'write_best']
 
 
 def _arguments(model: ComposedModel) -> dict[str, object]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from fgplugins.errors import UserError
 
-__all__ = ['CONTROL', 'MODES', 'Cell', 'read_cell', 'split_variant', 'variant']
+__all__ = ['CONTROL', 'METHOD_FILE', 'RUN', 'Cell', 'read_cell', 'split_variant', 'variant']
 
 CONTROL = 'gap'  # the network itself
-MODES = ('quick', 'finetune')
+METHOD_FILE = 'method.pth'  # of a cell: weights of a method that was trained on features
+RUN = 'run'  # of a cell: the folder of MMPretrain's runner
 
 
 @dataclass(frozen=True)

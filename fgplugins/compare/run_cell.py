@@ -10,18 +10,16 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor
 
-import fgplugins
 from fgplugins.analysis.timing import machine_record
-from fgplugins.compare.best import METHOD_FILE
-from fgplugins.compare.cells import Cell, read_cell
+from fgplugins.compare.cells import METHOD_FILE, Cell, read_cell
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.features import Features, build_row, features_folder, plan_features
 from fgplugins.compare.heads import score, train_head
@@ -126,9 +124,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {
-        'fgplugins': fgplugins.__version__,
-        'torch': torch.__version__,
-        'timm': timm.__version__,
+        **{name: metadata.version(name) for name in ('fgplugins', 'torch', 'timm')},
         'python': platform.python_version(),
     }
 

@@ -17,8 +17,7 @@ from mmpretrain.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fgplugins.compare.best import RUN
-from fgplugins.compare.cells import Cell, split_variant
+from fgplugins.compare.cells import RUN, Cell, split_variant
 from fgplugins.methods import get_method
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.running import (
