@@ -251,7 +251,7 @@ def test_statistics_are_settled() -> None:
     form, other = load_form('warn', PAIRS), load_form('warn', PAIRS)
     other.model.load_state_dict(form.model.state_dict())
     before = [m.momentum for m in form.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    benchmark.settle_statistics(form, 40)
+    benchmark.settle_statistics(form.model, (1, 40, 40))
     norms = [m for m in form.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [m.momentum for m in norms] == before
     assert not any(module.training for module in form.model.modules())

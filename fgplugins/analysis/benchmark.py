@@ -30,6 +30,7 @@ __all__ = [
     'as_dict',
     'measure_point',
     'method_step',
+    'settle_statistics',
     'share_weights',
 ]
 
@@ -98,16 +99,16 @@ def share_weights(first: nn.Module, second: nn.Module) -> None:
             tensor.data = given[name].data
 
 
-def settle_statistics(form: ModelForm, size: int) -> None:
+def settle_statistics(model: nn.Module, input_size: tuple[int, int, int]) -> None:
     """Give the normalisations the statistics of one random batch.
 
     With their initial statistics, activations grow from layer to layer until a softmax underflows.
     A CPU is many times slower on the tiny numbers that come out than on a trained network's.
     """
-    weight = next(form.model.parameters())
+    weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, form.loaded.input_size[0], size, size, generator=generator)
-    update_bn([x.to(weight.device, weight.dtype)], form.model)
+    x = torch.randn(4, *input_size, generator=generator)
+    update_bn([x.to(weight.device, weight.dtype)], model)
 
 
 def _inputs(form: ModelForm, setup: Setup, size: int, batch: int) -> tuple[Tensor, Tensor]:
@@ -293,7 +294,7 @@ def measure_point(
     for form, side in zip(forms, sides, strict=True):
         with _named(form, setup, size, batch):
             if not form.trained:
-                settle_statistics(form, size)
+                settle_statistics(form.model, (form.loaded.input_size[0], size, size))
             side.parameters, side.macs = _cost(form, setup, size)
             x, target = _inputs(form, setup, size, batch)
             step = make_step(form, setup, x, target)
