@@ -434,3 +434,14 @@ def test_whole_networks_are_trained_and_go_on_where_they_were(
     from fgplugins.serving.models import load_trained
 
     assert load_trained(str(out)).classes == sorted(COLOURS)
+
+
+@pytest.mark.slow
+def test_a_cell_has_several_devices(folder: Path, network: str, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    asked = ('--methods', 'warn', '--seeds', '1', '--epochs', '1', '--batch-size', '6')
+    ran = run(*asked, '--devices', 'cpu+cpu', folder=folder, network=network, out=out)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    for log in out.glob('cells/*/log.txt'):
+        assert 'Distributed launcher: pytorch' in log.read_text(encoding='utf-8')
+    assert len(list(out.glob('cells/*/result.json'))) == 2

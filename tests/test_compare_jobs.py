@@ -127,9 +127,13 @@ def test_devices_divide_the_cores(
     assert seen == ['0', '1']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
     assert local.device_environments(['cuda:1'])[0]['CUDA_VISIBLE_DEVICES'] == '6'
+    both = local.check_devices(['cuda+cuda:1'])
+    assert both == ['cuda:0+cuda:1']
+    (told,) = local.device_environments(both)
+    assert (told['CUDA_VISIBLE_DEVICES'], told['OMP_NUM_THREADS']) == ('4,6', '3')
     monkeypatch.setattr(local, '_gpus', lambda: 0)
     assert local.default_devices() == ['cpu'] * 7
-    for device, said in (('cuda:1', 'no such GPU; it has cpu cpu'), ('tpu', 'must be cpu')):
+    for device, said in (('cuda:1', 'no cuda:1; it has cpu cpu'), ('tpu', 'must be cpu')):
         with pytest.raises(UserError, match=f"--devices '{device}': .*{said}"):
             local.check_devices(['cpu', device])
 

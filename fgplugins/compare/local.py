@@ -7,6 +7,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fgplugins.compare.display import job_display
 from fgplugins.compare.jobs import POLL, Job, JobProcess, unfinished
@@ -42,32 +43,51 @@ def check_devices(devices: Sequence[str]) -> list[str]:
     Raises:
         UserError: for one that is not here.
     """
-    checked = []
-    for device in devices:
-        match = re.fullmatch(r'cpu|cuda(?::(\d+))?', device)
-        if match is None:
-            raise UserError(f'--devices {device!r}: must be cpu, cuda or cuda:N')
-        number = int(match[1] or 0)
-        if device != 'cpu' and number >= _gpus():
-            have = ' '.join(default_devices())
-            raise UserError(f'--devices {device!r}: this machine has no such GPU; it has {have}')
-        checked.append('cpu' if device == 'cpu' else f'cuda:{number}')
-    return checked
+    return ['+'.join(_check_device(part, device) for part in device.split('+'))
+            for device in devices]  # fmt: skip
+
+
+def _check_device(part: str, device: str) -> str:
+    """One of the devices that a cell has at the same time."""
+    match = re.fullmatch(r'cpu|cuda(?::(\d+))?', part)
+    if match is None or (part == 'cpu') != device.startswith('cpu'):
+        raise UserError(
+            f'--devices {device!r}: must be cpu, cuda or cuda:N, or several for one cell, as '
+            'cuda:0+cuda:1'
+        )
+    number = int(match[1] or 0)
+    if part != 'cpu' and number >= _gpus():
+        have = ' '.join(default_devices())
+        raise UserError(f'--devices {device!r}: this machine has no {part}; it has {have}')
+    return 'cpu' if part == 'cpu' else f'cuda:{number}'
 
 
 def device_environments(devices: Sequence[str]) -> list[dict[str, str]]:
     """What a job is told so that it keeps to its device, and to its share of the cores."""
-    threads = str(max(1, _cores() // len(devices)))
+    processes = sum(device.count('+') + 1 for device in devices)
+    threads = str(max(1, _cores() // processes))
     visible = [gpu for gpu in os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if gpu]
     environments = []
     for device in devices:
-        gpu = device.removeprefix('cuda:') if device != 'cpu' else ''
-        if gpu and visible:
-            gpu = visible[int(gpu)]  # this process sees some of the machine's, under new numbers
+        gpus = re.findall(r'\d+', device)
+        if visible:  # this process sees some of the machine's, under new numbers
+            gpus = [visible[int(gpu)] for gpu in gpus]
         environments.append(
-            {'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads, 'CUDA_VISIBLE_DEVICES': gpu}
+            {
+                'OMP_NUM_THREADS': threads,
+                'MKL_NUM_THREADS': threads,
+                'CUDA_VISIBLE_DEVICES': ','.join(gpus),
+            }
         )
     return environments
+
+
+def _launched(command: Sequence[str], device: str) -> list[str]:
+    """A job's command on its device: one process on each of several."""
+    count = device.count('+') + 1
+    python, *rest = command
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(count)]
+    return [python, *(launcher if count > 1 else []), *rest]
 
 
 def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto') -> None:
@@ -75,7 +95,8 @@ def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto'
 
     Args:
         jobs: all of the comparison's.
-        devices: 'cpu' or 'cuda:N' for each process that may run at a time.
+        devices: 'cpu' or 'cuda:N' for each job that may run at a time; 'cuda:0+cuda:1' for one
+            that has two, by torchrun.
         display: 'auto', 'quiet' or 'verbose'.
     """
     waiting = deque(unfinished(jobs))
@@ -90,7 +111,8 @@ def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto'
                             shown.ended(running.pop(place).job)
                         if place not in running and waiting:
                             job = waiting.popleft()
-                            running[place] = JobProcess(job, environments[place])
+                            launched = replace(job, command=_launched(job.command, device))
+                            running[place] = JobProcess(launched, environments[place])
                             shown.started(job, device)
                     shown.look()
                     time.sleep(POLL)

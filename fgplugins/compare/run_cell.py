@@ -51,6 +51,8 @@ def run(folder: Path) -> None:
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())))
     run_mode = _run_quick if cell.mode == 'quick' else _run_finetune
     found, seconds, epochs = run_mode(cell, root, folder, len(parts['train'].classes), device)
+    if not found:  # of a process that only helps
+        return
     labels = {part: np.asarray(parts[part].labels, np.int64) for part in found}
     arrays = {f'{part}_scores': values.numpy() for part, values in found.items()}
     arrays |= {f'{part}_labels': values for part, values in labels.items()}
@@ -110,9 +112,11 @@ def _run_finetune(
     start = time.perf_counter()
     training.train(_progress(folder))
     trained = time.perf_counter()
-    scores = {part: training.scores(part) for part in _tested(cell)}
+    main_process = os.environ.get('RANK', '0') == '0'
+    scores = {part: training.scores(part) for part in _tested(cell) if main_process}
     seconds = {'train': trained - start, 'test': time.perf_counter() - trained}
-    training.shrink()
+    if main_process:
+        training.shrink()
     return scores, seconds, training.cfg.train_cfg.max_epochs
 
 
