@@ -65,11 +65,7 @@ def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Co
     cfg.randomness = dict(seed=cell.seed)
     cfg.work_dir = str(folder / RUN)
     # the scores of the last epoch are computed once, when all is chosen
-    for key in ('val_cfg', 'val_evaluator', 'test_cfg', 'test_evaluator'):
-        cfg[key] = None
-    cfg.val_loader, cfg.test_loader = cfg.pop('val_dataloader'), cfg.pop('test_dataloader')
-    cfg.val_loader.dataset.split = 'val'
-    cfg.val_dataloader = cfg.test_dataloader = None
+    cfg.val_cfg = cfg.val_evaluator = cfg.val_dataloader = None
     return cfg
 
 
@@ -102,7 +98,6 @@ class FineTuned:
     def __init__(self, cell: Cell, data_root: Path, num_classes: int, folder: Path) -> None:
         cfg = config_of(cell, data_root, num_classes, folder)
         launching.set_launcher(cfg, 'pytorch' if 'RANK' in os.environ else 'none')
-        self.loaders = {'val': cfg.pop('val_loader'), 'test': cfg.pop('test_loader')}
         data.prepare_loaders(cfg)
         launching.add_hooks(cfg)
         resuming.set_resume(cfg, 'auto')
@@ -131,9 +126,9 @@ class FineTuned:
 
     def scores(self, part: str) -> Tensor:
         """Scores (n, Y) of all images of 'val' or 'test', in their order."""
-        settings, model, found = self.loaders[part], self.model, []
+        settings, model, found = self.cfg.test_dataloader, self.model, []
         loader = DataLoader(
-            DATASETS.build(settings.dataset),
+            DATASETS.build({**settings.dataset, 'split': part}),
             settings.batch_size,
             num_workers=settings.num_workers,
             collate_fn=pseudo_collate,
