@@ -21,6 +21,7 @@ from fgplugins.compare.jobs import Job, only_comparison_in, unfinished, write_js
 from fgplugins.compare.local import check_devices, default_devices, run_local
 from fgplugins.compare.recipes import read_recipe, row_recipe
 from fgplugins.compare.report import cells_to_report, write_report
+from fgplugins.compare.tables import summary
 from fgplugins.data.images import printable
 from fgplugins.data.split_files import PARTS
 from fgplugins.errors import UserError
@@ -168,6 +169,7 @@ def _say_results(root: Path, results: dict[str, Any]) -> None:
     """The table of every backbone, the verdict, and where the files are."""
     for found in results['backbones']:
         print(f'\n{found["backbone"]}, {results["asked"]["images"]["test"]} test images:')
+        print(summary(found).text())
         print(f'\n{found["verdict"]}')
         for remark in found['remarks']:
             print(remark)

@@ -10,7 +10,9 @@ from fgplugins.compare.best import write_best
 from fgplugins.compare.cells import Cell, read_cell
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.jobs import write_json
+from fgplugins.compare.plots import write_plots
 from fgplugins.compare.results import collect
+from fgplugins.compare.tables import write_tables
 from fgplugins.data.split_files import PARTS
 
 __all__ = ['cells_to_report', 'write_report']
@@ -65,6 +67,8 @@ def write_report(root: Path, cells: Sequence[Cell], asked: dict[str, Any]) -> di
         parts['train'].classes,
     )
     write_json(folder / 'results.json', results)
+    write_tables(results, folder)
+    write_plots(results, folder)
     if results['best'] is not None:
         cell = next(cell for cell in cells if cell.key == results['best']['key'])
         write_best(root, cell, parts['train'].classes)

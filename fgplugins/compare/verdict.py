@@ -63,8 +63,8 @@ def remarks(
     for d in known:
         if not d.found and d.p <= LEVEL:
             said.append(
-                f"{d.method}'s own interval leaves out zero ({_interval(d)}), but with "
-                f'{len(known)} methods compared one may do so by chance ({_p(d)}).'
+                f"{d.method}'s own interval leaves out zero ({d.low:.1f} to {d.high:.1f}), but "
+                f'with {len(known)} methods compared one may do so by chance ({_p(d)}).'
             )
     if unfinished:
         have = 'has' if len(unfinished) == 1 else 'have'
@@ -75,15 +75,11 @@ def remarks(
 
 
 def _found(d: Difference) -> str:
-    side = 'better' if d.difference > 0 else 'worse'
+    side, ends = ('better', (d.low, d.high)) if d.difference > 0 else ('worse', (-d.high, -d.low))
     return (
         f'{d.method} is {side} than {PLAIN} by {abs(d.difference):.1f} points '
-        f'(95 % interval {_interval(d)}, {_p(d)}).'
+        f'(95 % interval {ends[0]:.1f} to {ends[1]:.1f}, {_p(d)}).'
     )
-
-
-def _interval(d: Difference) -> str:
-    return f'{d.low:.1f} to {d.high:.1f}'
 
 
 def _p(d: Difference) -> str:
@@ -103,13 +99,13 @@ def _nothing_found(others: Sequence[Difference], after: bool) -> str:
     smallest = _range([d.smallest for d in others], '{:.1f}')
     verb = 'differs' if len(names) == 1 else 'differ'
     if after:
-        who = f'{listed(names)} {verb} from it by no more'
-        start = f'{who} than'
+        start = f'{listed(names)} {verb} from it by no more than'
     elif len(names) == 1:
         start = f'On these images {names[0]} differs from {PLAIN} by no more than'
     else:
         start = f'On these images no method differs from {PLAIN} by more than'
-    return f'{start} what {seeds} seeds and {images} images could show: {smallest} points.'
+    ending = ', by method' if ' to ' in smallest else ''
+    return f'{start} what {seeds} seeds and {images} images could show: {smallest} points{ending}.'
 
 
 def _single(single: Sequence[Difference]) -> str:
