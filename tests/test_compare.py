@@ -34,6 +34,7 @@ from fgplugins.compare import (
     plan,
     recipes,
     run_cell,
+    run_costs,
     run_features,
 )
 from fgplugins.compare.cells import Cell, split_variant, variant
@@ -84,7 +85,8 @@ def run_here(*arguments: str, folder: Path, network: str, out: Path) -> tuple[in
         for job in unfinished(jobs):
             print(f'{job.name}: started')
             job.clear()
-            run = run_features.run if 'features' in job.folder.parts else run_cell.run
+            of = {'features': run_features.run, 'costs': run_costs.run, 'cells': run_cell.run}
+            run = of[job.folder.parent.name]
             try:
                 run(job.folder)
             except Exception as error:

@@ -113,7 +113,7 @@ def test_figures_are_those_of_the_scores(compared: tuple) -> None:
         'mean': pytest.approx(np.mean(accuracies)),
         'deviation': pytest.approx(np.std(accuracies, ddof=1)),
     }
-    assert rows['warn']['cost'] == {'macs': 2e9}
+    assert rows['warn']['cost'] == {'macs': 2e9, 'train_seconds': 41.2}
 
 
 def test_only_the_seeds_of_both_are_compared(compared: tuple) -> None:
@@ -272,7 +272,9 @@ def test_columns_without_values_are_left_out(compared: tuple, tmp_path: Path) ->
     assert 'MACs' in summary(compared[2]['backbones'][0]).header
     alone = collected(tmp_path, make(tmp_path, {'gap': 0}, 1))
     table = summary(alone['backbones'][0])
-    assert table.header == ['method', 'seeds', 'test top-1', 'calibration', 'val top-1']
+    assert table.header == [
+        'method', 'seeds', 'test top-1', 'calibration', 'val top-1', 'training'
+    ]  # fmt: skip
     assert '±' not in table.text()
 
 

@@ -12,11 +12,25 @@ from typing import Any
 
 from fgplugins.errors import UserError
 
-__all__ = ['CONTROL', 'METHOD_FILE', 'RUN', 'Cell', 'read_cell', 'split_variant', 'variant']
+__all__ = [
+    'CONTROL',
+    'METHOD_FILE',
+    'RUN',
+    'Cell',
+    'file_name',
+    'read_cell',
+    'split_variant',
+    'variant',
+]
 
 CONTROL = 'gap'  # the network itself
 METHOD_FILE = 'method.pth'  # of a cell: weights of a method that was trained on features
 RUN = 'run'  # of a cell: the folder of MMPretrain's runner
+
+
+def file_name(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Cell:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         trial = '' if self.trial is None else f'-t{self.trial}'
         name = f'{self.method}-{self.backbone}-s{self.seed}{trial}-{digest}'
-        return re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)
+        return file_name(name)
 
     def folder(self, root: Path) -> Path:
         """Where a comparison keeps it."""

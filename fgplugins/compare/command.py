@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgplugins.compare import comparison, plan
+from fgplugins.compare.cells import Cell, file_name
 from fgplugins.compare.digits import DIGITS, write_digits
 from fgplugins.compare.features import (
     FeaturePlan,
@@ -17,7 +18,7 @@ from fgplugins.compare.features import (
     missing_arrays,
     plan_features,
 )
-from fgplugins.compare.jobs import Job, only_comparison_in, unfinished, write_json
+from fgplugins.compare.jobs import Job, only_comparison_in, read_json, unfinished, write_json
 from fgplugins.compare.local import check_devices, default_devices, run_local
 from fgplugins.compare.recipes import read_recipe, row_recipe
 from fgplugins.compare.report import cells_to_report, write_report
@@ -100,7 +101,7 @@ def compare(args: argparse.Namespace) -> None:
     with only_comparison_in(root):
         split = comparison.write_comparison(root, parts, asked)
         for job in _feature_jobs(root, stored, recipes):
-            _run(args, [job], ['cpu'] if devices[0] == 'cpu' else devices[:1])
+            _run(args, [job], [devices[0].partition('+')[0]])
             if not job.finished:
                 raise UserError(f'the features of {job.name}: {job.failure}; log: {job.log}')
         if args.tune:
@@ -111,7 +112,8 @@ def compare(args: argparse.Namespace) -> None:
         say(f'{len(jobs)} cells ({len(recipes)} rows x {args.seeds} seeds), {done} finished')
         _run(args, jobs, devices)
         counted = cells_to_report(root, cells, lambda row: row_recipe(recipe, row))
-        results = write_report(root, counted, asked)
+        costs = _costs(args, root, counted, devices[:1])
+        results = write_report(root, counted, asked, costs)
     _say_results(root, results)
     failed = [job for job in jobs if job.failure]
     if failed:
@@ -217,6 +219,25 @@ def _say_dry(
         print(dry_run_text(jobs, root / 'jobs', _cluster(args)))
     else:
         print(f'on {len(devices)} at a time: {" ".join(devices)}; nothing is written')
+
+
+def _costs(
+    args: argparse.Namespace, root: Path, cells: Sequence[Cell], devices: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the rows cost; rows that were measured before are not measured again."""
+    found = {}
+    for backbone in dict.fromkeys(cell.backbone for cell in cells):
+        rows = {c.method: c.recipe for c in cells if c.backbone == backbone and c.trial is None}
+        folder = root / 'costs' / file_name(backbone)
+        folder.mkdir(parents=True, exist_ok=True)
+        done = read_json(folder / 'result.json') or {}
+        if done.get('rows') != rows:
+            (folder / 'result.json').unlink(missing_ok=True)
+            write_json(folder / 'rows.json', {'backbone': backbone, 'rows': rows})
+            _run(args, [plan.cost_job(backbone, folder)], [devices[0].partition('+')[0]])
+            done = read_json(folder / 'result.json') or {}
+        found |= {(backbone, row): cost for row, cost in done.get('costs', {}).items()}
+    return found
 
 
 def _run(args: argparse.Namespace, jobs: Sequence[Job], devices: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import timm
 import torch
 from torch import Tensor
 
-from fgplugins.compare.cells import split_variant
+from fgplugins.compare.cells import file_name, split_variant
 from fgplugins.compare.jobs import write_json
 from fgplugins.data.splits import Split
 from fgplugins.errors import UserError, one_line
@@ -161,7 +160,7 @@ def _gives_little(model: ComposedModel) -> tuple[bool, bool]:
 
 def features_folder(root: Path, backbone: str) -> Path:
     """Where a comparison keeps the features of a backbone."""
-    return root / 'features' / re.sub(r'[^\w.-]', '_', backbone, flags=re.ASCII)
+    return root / 'features' / file_name(backbone)
 
 
 def missing_arrays(folder: Path, plan: FeaturePlan, split: str) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from fgplugins.zoo_timm import ComposedModel
 
 __all__ = [
     'check_names',
+    'cost_job',
     'default_backbone',
     'feature_job',
     'job_of',
@@ -148,6 +149,12 @@ def feature_job(backbone: str, folder: Path) -> Job:
     """The process that computes the features of a backbone."""
     command = [sys.executable, '-m', 'fgplugins.compare.run_features', str(folder)]
     return Job(f'maps of {backbone}', folder, command)
+
+
+def cost_job(backbone: str, folder: Path) -> Job:
+    """The process that measures the costs of rows on a backbone."""
+    command = [sys.executable, '-m', 'fgplugins.compare.run_costs', str(folder)]
+    return Job(f'costs on {backbone}', folder, command)
 
 
 def make_cells(

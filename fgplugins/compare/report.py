@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,19 @@ def cells_to_report(
     return found
 
 
-def write_report(root: Path, cells: Sequence[Cell], asked: dict[str, Any]) -> dict[str, Any]:
+def write_report(
+    root: Path,
+    cells: Sequence[Cell],
+    asked: dict[str, Any],
+    costs: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> dict[str, Any]:
     """Write ``report/``: results.json, results.md, results.csv, plots and the best checkpoint.
 
     Args:
         root: folder of the comparison.
         cells: all that are to be counted, and trials.
         asked: what is written down as it is.
+        costs: by backbone and row.
 
     Returns:
         The results.
@@ -65,6 +71,7 @@ def write_report(root: Path, cells: Sequence[Cell], asked: dict[str, Any]) -> di
         cells,
         {**asked, 'split_file': split_path(root).name, 'images': images},
         parts['train'].classes,
+        costs,
     )
     write_json(folder / 'results.json', results)
     write_tables(results, folder)

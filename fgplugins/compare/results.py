@@ -7,6 +7,7 @@ give the same dictionary but for the times that the cells took.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,6 +201,9 @@ def _of_backbone(
             row['classes'] = _by_class(*pairs[method], classes)
             row['pairs'] = _confusions(*pairs[method], classes)
         row['cost'] = dict(costs.get((backbone, method), {}))
+        seconds = [_seconds(run)['train'] for run in of[method].values() if _seconds(run)]
+        if seconds:
+            row['cost']['train_seconds'] = statistics.median(seconds)
         rows.append(row)
     differences = list(compared.values())
     without = [m for m in pairs if m not in compared]
