@@ -199,7 +199,7 @@ def _of_backbone(
             row['comparison'] = _as_dict(compared[method])
             row['classes'] = _by_class(*pairs[method], classes)
             row['pairs'] = _confusions(*pairs[method], classes)
-        row['cost'] = dict(costs.get((backbone, method), {}))
+        row['cost'] = _train_seconds(row) | dict(costs.get((backbone, method), {}))
         rows.append(row)
     differences = list(compared.values())
     without = [m for m in pairs if m not in compared]
@@ -260,6 +260,12 @@ def _row(
 
 def _seconds(run: Run) -> dict[str, float]:
     return run.result.get('seconds', {})
+
+
+def _train_seconds(row: Mapping[str, Any]) -> dict[str, float]:
+    """How long a training took, mean over the runs."""
+    seconds = [run['seconds']['train'] for run in row['runs'] if 'train' in run['seconds']]
+    return {'train_seconds': mean_and_deviation(seconds)['mean']} if seconds else {}
 
 
 def _counts(runs: Sequence[Run], num_classes: int) -> np.ndarray:
