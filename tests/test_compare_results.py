@@ -43,7 +43,7 @@ def write_cell(root: Path, cell: Cell, gain: float, images: int = IMAGES) -> Non
     np.savez(folder / 'scores.npz', **content)
     result = {
         'form': 1, 'cell': cell.as_json(), 'key': cell.key, 'val': {'top1': 1.0},
-        'test': {'top1': 1.0}, 'train': {'top1': None}, 'seconds': {'train': 41.2, 'test': 3.0},
+        'test': {'top1': 1.0}, 'train': {'top1': None}, 'seconds': {'train': 41.2 + cell.seed},
         'epochs': 20, 'hardware': {'device': 'cpu'}, 'versions': {'torch': '2'}, 'command': 'x',
     }  # fmt: skip
     (folder / 'result.json').write_text(json.dumps(result))
@@ -113,7 +113,7 @@ def test_figures_are_those_of_the_scores(compared: tuple) -> None:
         'mean': pytest.approx(np.mean(accuracies)),
         'deviation': pytest.approx(np.std(accuracies, ddof=1)),
     }
-    assert rows['warn']['cost'] == {'macs': 2e9, 'train_seconds': 41.2}
+    assert rows['warn']['cost'] == {'train_seconds': pytest.approx(42.7), 'macs': 2e9}
 
 
 def test_only_the_seeds_of_both_are_compared(compared: tuple) -> None:
@@ -281,8 +281,10 @@ def test_columns_without_values_are_left_out(compared: tuple, tmp_path: Path) ->
 def test_deployed_form_beside_the_trained_one(tmp_path: Path) -> None:
     cells = make(tmp_path, {'gap': 0, 'siou': 0.5}, 2)
     same, other = {'macs': 2e9, 'deployed_macs': 2e9}, {'macs': 3e9, 'deployed_macs': 2e9}
+    same['latency_ms'] = 4.06
+    other |= {'latency_ms': 4.2, 'latency_times_control': 1.034}
     text = as_markdown(collected(tmp_path, cells, gap=same, siou=other))
-    assert '| 3.000 G, deployed 2.000 G' in text
+    assert '| 3.000 G, deployed 2.000 G | 4.2 ms (1.03 x) |' in ' '.join(text.split())
     assert text.count('deployed') == 1
 
 

@@ -7,7 +7,6 @@ give the same dictionary but for the times that the cells took.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,10 +199,7 @@ def _of_backbone(
             row['comparison'] = _as_dict(compared[method])
             row['classes'] = _by_class(*pairs[method], classes)
             row['pairs'] = _confusions(*pairs[method], classes)
-        row['cost'] = dict(costs.get((backbone, method), {}))
-        seconds = [_seconds(run)['train'] for run in of[method].values() if _seconds(run)]
-        if seconds:
-            row['cost']['train_seconds'] = statistics.median(seconds)
+        row['cost'] = _train_seconds(row) | dict(costs.get((backbone, method), {}))
         rows.append(row)
     differences = list(compared.values())
     without = [m for m in pairs if m not in compared]
@@ -264,6 +260,12 @@ def _row(
 
 def _seconds(run: Run) -> dict[str, float]:
     return run.result.get('seconds', {})
+
+
+def _train_seconds(row: Mapping[str, Any]) -> dict[str, float]:
+    """How long a training took, mean over the runs."""
+    seconds = [run['seconds']['train'] for run in row['runs'] if 'train' in run['seconds']]
+    return {'train_seconds': mean_and_deviation(seconds)['mean']} if seconds else {}
 
 
 def _counts(runs: Sequence[Run], num_classes: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def summary(found: Mapping[str, Any]) -> Table:
         'val top-1': lambda row: _spread(row['val_top1']),
         'parameters': lambda row: _cost(row, 'params', 1e6, '{:.2f} M'),
         'MACs': lambda row: _cost(row, 'macs', 1e9, '{:.3f} G'),
-        'latency': lambda row: _number(row['cost'].get('latency_ms'), '{:.1f} ms'),
+        'latency': _latency,
         'training': lambda row: _number(row['cost'].get('train_seconds'), '{:.0f} s'),
         'failed': lambda row: str(len(row['failed'])) if row['failed'] else '',
     }
@@ -219,6 +219,12 @@ def _calibration(row: Mapping[str, Any]) -> str:
     if row['test_ece'] is None:
         return ''
     return f'{row["test_ece"]["mean"]:.1f}, {row["test_ece_scaled"]["mean"]:.1f}'
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    """Time of one image, and how many times the control's that is."""
+    time = _number(row['cost'].get('latency_ms'), '{:.1f} ms')
+    return time + _number(row['cost'].get('latency_times_control'), ' ({:.2f} x)')
 
 
 def _cost(row: Mapping[str, Any], name: str, unit: float, form: str) -> str:
