@@ -100,6 +100,7 @@ class Display:
 
     def __init__(self, jobs: Sequence[Job], places: int) -> None:
         self.total = len(jobs)
+        self.of_cells = any(job.unit == 'epoch' for job in jobs)
         self.waiting = {job.name: job for job in jobs if not job.finished}
         self.finished = self.total - len(self.waiting)
         self.running: dict[str, Running] = {}
@@ -142,9 +143,11 @@ class Display:
         return f', about {clock(seconds)} left'
 
     def summary(self) -> str:
-        """How many there are of each."""
+        """How many cells there are of each, and the time that is left."""
+        if not self.of_cells:
+            return ''
         failed = f', {len(self.failed)} failed' if self.failed else ''
-        return f'{self.finished} of {self.total} cells finished{failed}'
+        return f'{self.finished} of {self.total} cells finished{failed}{self.left()}'
 
     def show_finished(self, job: Job, ran: Running | None) -> None: ...
 
@@ -164,11 +167,15 @@ class LinesDisplay(Display):
 
     def show_finished(self, job: Job, ran: Running | None) -> None:
         took = f' in {clock(ran.seconds)}' if ran else ''
-        print(f'{job.name}: finished{took}; {self.summary()}{self.left()}', flush=True)
+        print(f'{job.name}: finished{took}{self.rest()}', flush=True)
 
     def show_failed(self, job: Job) -> None:
         how = f'failed: {job.failure} ({job.log})'
-        print(f'{job.name}: {how}; {self.summary()}{self.left()}', flush=True)
+        print(f'{job.name}: {how}{self.rest()}', flush=True)
+
+    def rest(self) -> str:
+        """The summary, behind what is said of one job."""
+        return f'; {self.summary()}' if self.of_cells else ''
 
 
 class VerboseDisplay(LinesDisplay):
@@ -222,7 +229,7 @@ class LiveDisplay(Display):
         table = Table.grid(padding=(0, 2))
         for ran in list(self.running.values())[:ROWS]:
             now = ran.progress
-            epoch = f'epoch {now.epoch}/{now.epochs}' if now else clock(ran.seconds)
+            epoch = f'{ran.job.unit} {now.epoch}/{now.epochs}' if now else clock(ran.seconds)
             left = f'{time_left(now.seconds, now.epoch, now.epochs)} left' if now else ''
             cells = f'  {ran.job.name}', ran.where, epoch, left
             table.add_row(*(Text(cell, no_wrap=True, overflow='ellipsis') for cell in cells))
@@ -230,7 +237,7 @@ class LiveDisplay(Display):
             table.add_row(Text(f'  and {len(self.running) - ROWS} more'))
         failed = [Text(f'  {job.name}: failed: {job.failure}') for job in self.failed[-ROWS:]]
         running = [table] if self.running else []
-        return Group(Text(self.summary() + self.left()), *running, *failed)
+        return Group(*([Text(self.summary())] if self.of_cells else []), *running, *failed)
 
     def draw(self) -> None:
         self.live.update(self.picture(), refresh=True)

@@ -86,11 +86,13 @@ class Job:
         name: what displays call it.
         folder: of its files.
         command: of the process.
+        unit: what its progress counts: 'epoch' for a cell.
     """
 
     name: str
     folder: Path
     command: Sequence[str]
+    unit: str = 'epoch'
 
     @property
     def finished(self) -> bool:

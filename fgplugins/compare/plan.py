@@ -148,13 +148,13 @@ def job_of(cell: Cell, root: Path) -> Job:
 def feature_job(backbone: str, folder: Path) -> Job:
     """The process that computes the features of a backbone."""
     command = [sys.executable, '-m', 'fgplugins.compare.run_features', str(folder)]
-    return Job(f'maps of {backbone}', folder, command)
+    return Job(f'maps of {backbone}', folder, command, unit='image')
 
 
 def cost_job(backbone: str, folder: Path) -> Job:
     """The process that measures the costs of rows on a backbone."""
     command = [sys.executable, '-m', 'fgplugins.compare.run_costs', str(folder)]
-    return Job(f'costs on {backbone}', folder, command)
+    return Job(f'costs on {backbone}', folder, command, unit='row')
 
 
 def make_cells(
