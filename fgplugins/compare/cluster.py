@@ -133,7 +133,7 @@ def _submit(jobs: list[Job], folder: Path, cluster: Cluster, executor: str) -> l
         else:
             submitter = submitit.SlurmExecutor(folder)
             submitter.update_parameters(**cluster.parameters())
-        return submitter.submit_array([Task(job) for job in jobs])
+        return submitter.submit_array([Task(job.on(cluster.gpus)) for job in jobs])
     except RuntimeError as error:
         why = 'this machine has no srun' if 'srun' in str(error) else one_line(error, 300)
         raise UserError(f'--jobs slurm: {why}; --jobs local runs on this machine') from None

@@ -57,6 +57,8 @@ def compare(args: argparse.Namespace) -> None:
     recipe = read_recipe(mode, args.epochs, args.batch_size, args.lr, args.size)
     devices = check_devices(args.devices or default_devices())
 
+    if args.quick and (args.gpus > 1 or any('+' in device for device in devices)):
+        raise UserError('--quick trains a cell on one device: give it one, as --devices cuda:0')
     folder, own = _folder(args)
     root = Path(args.out or f'compare_{folder.name}')
     before = comparison.check_folder_free(root, folder)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -93,6 +93,15 @@ class Job:
     folder: Path
     command: Sequence[str]
     unit: str = 'epoch'
+
+    def on(self, devices: int) -> Job:
+        """The same; a cell with one process on each of so many devices, by torchrun."""
+        if devices < 2 or self.unit != 'epoch':
+            return self
+        python, *rest = self.command
+        torchrun = ['-m', 'torch.distributed.run', '--standalone']
+        command = [python, *torchrun, '--nproc-per-node', str(devices), *rest]
+        return replace(self, command=command)
 
     @property
     def finished(self) -> bool:

@@ -7,7 +7,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 from fgplugins.compare.display import job_display
 from fgplugins.compare.jobs import POLL, Job, JobProcess, unfinished
@@ -82,14 +81,6 @@ def device_environments(devices: Sequence[str]) -> list[dict[str, str]]:
     return environments
 
 
-def _launched(command: Sequence[str], device: str) -> list[str]:
-    """A job's command on its device: one process on each of several."""
-    count = device.count('+') + 1
-    python, *rest = command
-    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(count)]
-    return [python, *(launcher if count > 1 else []), *rest]
-
-
 def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto') -> None:
     """Run the jobs that have no result, in their order; one that fails stops nothing.
 
@@ -111,8 +102,9 @@ def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto'
                             shown.ended(running.pop(place).job)
                         if place not in running and waiting:
                             job = waiting.popleft()
-                            launched = replace(job, command=_launched(job.command, device))
-                            running[place] = JobProcess(launched, environments[place])
+                            running[place] = JobProcess(
+                                job.on(device.count('+') + 1), environments[place]
+                            )
                             shown.started(job, device)
                     shown.look()
                     time.sleep(POLL)
