@@ -423,7 +423,7 @@ def test_a_dry_run_writes_nothing(
 
 
 @pytest.mark.slow
-def test_whole_networks_are_trained_and_go_on_where_they_were(
+def test_whole_networks_are_trained_by_all_methods(
     folder: Path, network: str, tmp_path: Path
 ) -> None:
     out = tmp_path / 'out'
@@ -436,6 +436,43 @@ def test_whole_networks_are_trained_and_go_on_where_they_were(
     from fgplugins.serving.models import load_trained
 
     assert load_trained(str(out)).classes == sorted(COLOURS)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_killed_cell_goes_on_from_its_last_epoch(
+    quick: Path, network: str, tmp_path: Path
+) -> None:
+    """To the bit, as if nothing had been."""
+    from fgplugins.compare.training import FineTuned
+
+    recipe = recipes.read_recipe('finetune', epochs=3, batch_size=9, size=64)
+    found = {}
+    for name, killed in (('whole', False), ('killed', True)):
+        cell = Cell('x', network, 'art', 'finetune', recipes.row_recipe(recipe, 'art'), 3)
+        folder = tmp_path / name
+        folder.mkdir()
+        epochs: list[int] = []
+
+        def note(epoch: int, of: int, seconds: float, epochs: list[int] = epochs) -> None:
+            epochs.append(epoch)
+
+        def stop(epoch: int, of: int, seconds: float) -> None:
+            if epoch == 2:  # the checkpoint of the first epoch is there
+                raise Killed
+
+        if killed:
+            with pytest.raises((Killed, UserError)):
+                FineTuned(cell, quick / 'split.json', 3, folder).train(stop)
+        training = FineTuned(cell, quick / 'split.json', 3, folder)
+        training.train(note)
+        assert epochs == ([2, 3] if killed else [1, 2, 3])
+        found[name] = {part: training.scores(part) for part in ('val', 'test')}
+    for part in ('val', 'test'):
+        assert torch.equal(found['whole'][part], found['killed'][part])
 
 
 @pytest.mark.slow
