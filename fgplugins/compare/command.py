@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fgplugins.compare import comparison, plan
 from fgplugins.compare.cells import Cell, file_name
 from fgplugins.compare.digits import DIGITS, write_digits
@@ -48,7 +50,8 @@ def compare(args: argparse.Namespace) -> None:
     say = (lambda text: None) if args.display == 'quiet' else print
     backbones = args.backbone
     if not backbones:
-        name, why = plan.default_backbone()
+        on_gpu = args.gpus > 0 if args.jobs == 'slurm' else torch.cuda.is_available()
+        name, why = plan.default_backbone(on_gpu)
         say(f'backbone: {name}: {why}')
         backbones = [name]
     plan.check_names([row for row in args.methods if row != 'all'], backbones, mode)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fgplugins.compare.cells import CONTROL, Cell, split_variant, variant
 from fgplugins.compare.features import build_row
 from fgplugins.compare.jobs import Job, write_json
@@ -33,14 +31,17 @@ __all__ = [
 MEAN = f'{CONTROL}:head=mean'  # the mean of the last map, and a linear layer
 
 
-def default_backbone() -> tuple[str, str]:
+def default_backbone(gpu: bool) -> tuple[str, str]:
     """The network to compare on where nobody names one, and why it is that.
+
+    Args:
+        gpu: cells run on one.
 
     Raises:
         UserError: if its weights are not installed.
     """
-    if torch.cuda.is_available():
-        return 'resnet50', 'there is a GPU; its ImageNet weights are downloaded once'
+    if gpu:
+        return 'resnet50', 'cells run on a GPU; its ImageNet weights are downloaded once'
     name = 'tf_efficientnet_lite0'
     if not has_package(name):
         raise UserError(
