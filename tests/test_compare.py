@@ -204,9 +204,12 @@ def test_killed_three_times_it_ends_as_the_uninterrupted_one(
     assert without_times(results(out)) == without_times(results(quick)), f'killed at {moments}'
 
 
-def test_features_are_what_the_network_gives(network: str) -> None:
-    """Read off a file, the maps give the scores of the whole model."""
+@pytest.mark.parametrize('name', ['test_resnet', 'test_convnext', 'test_vit', 'test_efficientnet'])
+def test_features_are_what_the_network_gives(name: str, tmp_path: Path) -> None:
+    """The maps that all rows share give each the scores of its whole model."""
     torch.manual_seed(0)
+    save_for_hf(timm.create_model(name, num_classes=5), tmp_path / name)
+    network = f'local-dir:{tmp_path / name}'
     recipe = {'arguments': {}, 'size': 64}
     rows = {
         row: features.build_row(row, network, 3, recipe)
@@ -365,6 +368,10 @@ def test_variants_are_read_and_written_alike() -> None:
         (['--lr', '-1'], '--lr -1: must be above 0'),
         (['--methods', 'warn:haeds=2'], "'haeds'"),
         (['--devices', 'tpu'], "--devices 'tpu'"),
+        (
+            ['--methods', 'warn:drop_path_rate=0.1', '--quick'],
+            'changes the backbone, which all rows',
+        ),
         (['--methods', 'all', 'warn'], '--methods all: stands alone'),
     ],
 )

@@ -105,9 +105,19 @@ def make_rows(
     """
 
     def built(row: str) -> ComposedModel:
-        return build_row(row, backbone, num_classes, row_recipe(recipe, row))
+        model = build_row(row, backbone, num_classes, row_recipe(recipe, row))
+        if (
+            mode == 'quick'
+            and model.backbone_args != (models or {CONTROL: model})[CONTROL].backbone_args
+        ):
+            raise UserError(
+                f'--methods {row}: changes the backbone, which all rows share with --quick: leave '
+                'out --quick'
+            )
+        return model
 
-    control = built(CONTROL)
+    models: dict[str, ComposedModel] = {}
+    control = models[CONTROL] = built(CONTROL)
     rows = [row for row in asked if row != CONTROL]
     everything = list(asked) in ([], ['all'])
     if everything:
@@ -116,7 +126,6 @@ def make_rows(
         if control.reading.embedding or control.reading.final:  # else it is the same
             rows.insert(0, MEAN)
     rows = [variant(*split_variant(row)) for row in rows]
-    models = {CONTROL: control}
     for row in dict.fromkeys(rows):
         try:
             models[row] = built(row)
