@@ -265,7 +265,7 @@ def test_leaks_are_named_first(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [finding.level for finding in found.findings] == ['mend'] * 4 + ['look']
     assert found.findings[0].items == ['test/crow/same.png (test) = train/crow/0.png (train)']
-    assert ' bits differ' in found.findings[2].items[0]
+    assert ': fingerprints differ in ' in found.findings[2].items[0]
     assert found.findings[3].items == ['train/crow/2.png (crow) = train/duck/other.png (duck)']
     assert found.as_json()['duplicates'][0]['across_parts'] is True
     only = check_folder(str(root), near=0)
@@ -332,7 +332,7 @@ def test_the_tool(tmp_path: Path, run_tool: Callable) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['none'], "data root 'none' is not a folder"),
+        (['none'], "folder 'none' is not there: it should hold train/<class>/*.jpg"),
         (['empty'], "folder 'empty' holds nothing"),
         (['loose'], "folder 'loose' holds 1 images but no class folders"),
         (['birds', '--near', '-1'], '--near -1: must be between 0 and 48'),
@@ -372,3 +372,20 @@ def test_before_a_training_equal_files_are_noted(
     built['test'] = room.FineGrainedImages(str(root), 'test', pipeline=pipeline)
     check_images(cfg, built)
     assert 'note: equal files in several splits: 1 sets, as ' in capsys.readouterr().out
+
+
+def test_before_a_training_a_note_of_the_folder_is_printed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture, room: object
+) -> None:
+    from mmengine.config import Config
+
+    from fgplugins.zoo_mmpretrain.running.data import check_images
+
+    root = folder(tmp_path, train=2, test=2)
+    shutil.copytree(root / 'test', root / 'val')
+    built = {s: room.FineGrainedImages(str(root), s, val_share=0.1) for s in ('train', 'val')}
+    loader = {'dataset': {'type': 'FineGrainedImages', 'pipeline': []}}
+    check_images(Config({'train_dataloader': loader, 'val_dataloader': loader}), built)
+    out = capsys.readouterr().out
+    assert 'note: train: ' in out and 'note: val: ' in out
+    assert out.count('its own validation images: val_share=0.1 is not used') == 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import os
-from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +17,7 @@ from torch import nn
 pytest.importorskip('matplotlib')
 
 from fgplugins.data.sampling import spread_over_folders, true_class
-from fgplugins.errors import UserError
 from fgplugins.utils import drawing, lettering
-from fgplugins.utils.command_line import check_outputs
 from fgplugins.utils.drawing import attention_titles, describe, draw_attention, draw_images
 from fgplugins.utils.lettering import shortened
 
@@ -472,15 +468,6 @@ class TestShowAttention:
             done = run_tool(*arguments[:3], image, *arguments[4:])
             assert done.returncode == 2 and message in done.stderr, (image, done.stderr)
             assert len(done.stderr.strip().splitlines()) == 1
-
-    def test_files_that_cannot_be_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / 'old.png').touch()
-        monkeypatch.setattr(os, 'access', lambda path, mode: False)
-        for name, place in (('new.png', tmp_path), ('old.png', tmp_path / 'old.png')):
-            with pytest.raises(UserError, match=f'--out .*{name}: no permission to write {place}$'):
-                check_outputs(Namespace(out=str(tmp_path / name)), 'out')
 
     def test_views_of_other_peoples_regularizers(self, tmp_path: Path, run_tool: object) -> None:
         """One that shows nothing is refused, one that shows three views has three columns."""

@@ -335,7 +335,9 @@ def test_own_validation_images_win(tmp_path: Path) -> None:
         kept, own = (read_split(str(root), s, val_share=share) for s in ('train', 'val'))
         assert kept.images == whole.images and own.images == val.images
         for part in (kept, own):
-            assert part.notes[-1].startswith(f'val_share={share} is not used: ')
+            assert part.notes[-1].endswith(
+                f'its own validation images: val_share={share} is not used'
+            )
     assert {Path(f).name for f in val.images} == {'v.png'}
 
     # val/ that stands in for test/ is what is tested on: it is not looked at before
@@ -355,7 +357,7 @@ def test_the_validation_list_of_aircraft(tmp_path: Path) -> None:
     kept, own = (read_split(root, s, val_share=0.1) for s in ('train', 'val'))
     assert own.images == val.images and not set(kept.images) & set(val.images)
     assert sorted(kept.images + own.images) == sorted(whole.images)
-    assert own.notes[-1].startswith('val_share=0.1 is not used')
+    assert own.notes[-1].endswith(': val_share=0.1 is not used')
 
 
 @pytest.mark.parametrize('name', [n for n in ARCHIVES if n != 'aircraft'])

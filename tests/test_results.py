@@ -16,13 +16,11 @@ from helpers import image_folder
 from mmpretrain.structures import DataSample
 from PIL import Image
 
-from fgplugins.errors import UserError
 from fgplugins.utils.result_pictures import draw_confusion, draw_sheet
 from fgplugins.zoo_mmpretrain.running.results import (
     Prediction,
     Predictions,
     Results,
-    check_folder,
     report,
 )
 
@@ -167,15 +165,6 @@ def test_a_matrix_of_very_many_classes_is_no_larger(tmp_path: Path) -> None:
     path = draw_confusion(np.eye(400, dtype=int), list(map(str, range(400))), tmp_path / 'a.png')
     with Image.open(path) as picture:
         assert max(picture.size) < 4500
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / 'file').write_text('')
-    for path in ('file', 'file/in'):
-        with pytest.raises(UserError, match=r'--out .*is a file, not a folder'):
-            check_folder('--out', tmp_path / path)
-    assert check_folder('--out', tmp_path / 'new' / 'folder') == tmp_path / 'new' / 'folder'
-    assert not (tmp_path / 'new').exists()
 
 
 def test_from_the_command_line(run_tool: object, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_classes_with_too_few_images_are_named(tmp_path: Path) -> None:
     assert divide_folder(str(root), test=0.2, near=None).parts['test'].labels.count(1) == 1
     with pytest.raises(UserError, match=r'duck.* has 2 images in 1 group that may not be parted'):
         divide_folder(str(root), test=0.2, group=r'(\w+)_\d')
-    with pytest.raises(UserError, match=r"'crow' \(and 2 classes more\) has 10 images in 1 group"):
+    with pytest.raises(UserError, match=r"'crow' \(and 2 more\) has 10 images in 1 group"):
         divide_folder(str(root), 0.2, 0.2, group='png')
 
 
@@ -318,6 +318,7 @@ def test_a_flat_folder_is_offered_the_tool(tmp_path: Path) -> None:
         (['none', '--val', '0.2'], "folder 'none' is not there"),
         (['empty', '--val', '0.2'], "folder 'empty' holds nothing"),
         (['loose', '--val', '0.2'], "folder 'loose' holds 1 images but no class folders"),
+        (['few', '--val', '0.2', '--test', '0.2'], "class 'crow' (and 2 more) has 2 images"),
         (['birds'], 'neither --val nor --test is above 0'),
         (['birds', '--val', '2'], '--val 2: must be 0 or more and below 1'),
         (['birds', '--val', '0.6', '--test', '0.6'], 'leave nothing to train on'),
@@ -341,6 +342,7 @@ def test_mistakes(
     arguments: list[str], message: str,
 ) -> None:  # fmt: skip
     several(tmp_path / 'birds', count=4)
+    several(tmp_path / 'few', count=1)
     (several(tmp_path / 'broken', count=4) / 'crow' / 'crow00_0.png').write_bytes(b'')
     (tmp_path / 'empty').mkdir()
     save(tmp_path / 'loose' / 'a.png', picture(1))

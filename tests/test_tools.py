@@ -195,7 +195,7 @@ class TestOwnFolder:
             cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert 'num_classes: 3, counted in the data (the config says 200)' in done.stdout
+        assert 'note: 3 classes, counted in the data (the config says 200)' in done.stdout
         assert 'starts from random weights; --pretrained downloads' in done.stdout
         state = weights(tmp_path / 'work_dirs/warn_r50_cub/epoch_1.pth')
         assert state['head.method.classifier.weight'].shape == (3, 64)

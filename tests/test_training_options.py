@@ -89,7 +89,10 @@ def test_a_schedule_is_stretched(before: int, epochs: int, old: dict, new: dict,
     (found,), note = stretched(epochs, before, old)
     assert found | new == found
     assert found.keys() <= old.keys() | new.keys() | {'end'}
-    assert note.startswith(f'{epochs} epochs in place of {before}: ') and said in note
+    assert (
+        note.startswith(f'{epochs} epochs in place of {before}, the schedule with them: ')
+        and said in note
+    )
     assert len(note.splitlines()) == 1
 
 
@@ -147,7 +150,10 @@ def test_options_change_the_config(capsys: pytest.CaptureFixture) -> None:
     assert cfg.train_dataloader.batch_size == 3
     assert {cfg[f'{split}_dataloader'].num_workers for split in ('train', 'val', 'test')} == {0}
     out = capsys.readouterr().out
-    assert out == 'note: 9 epochs in place of 6: CosineAnnealingLR T_max 6 -> 9\n'
+    assert (
+        out
+        == 'note: 9 epochs in place of 6, the schedule with them: CosineAnnealingLR T_max 6 -> 9\n'
+    )
 
 
 def test_settings_win_over_options(capsys: pytest.CaptureFixture) -> None:

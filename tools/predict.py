@@ -20,7 +20,12 @@ import sys
 import time
 
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard
+from fgplugins.utils.command_line import (
+    check_output_folder,
+    check_outputs,
+    command_parser,
+    main_guard,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,6 +79,8 @@ def check_args(args: argparse.Namespace) -> None:
     if not args.csv.lower().endswith('.csv'):
         raise UserError(f'--csv {args.csv}: must end in .csv')
     check_outputs(args, 'csv')
+    if args.maps:
+        check_output_folder('--maps', args.maps)
 
 
 def main() -> None:

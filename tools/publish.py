@@ -16,11 +16,10 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports quietly
 
 import argparse
-import os
 from pathlib import Path
 
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import command_parser, main_guard
+from fgplugins.utils.command_line import check_output_folder, command_parser, main_guard
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,13 +47,11 @@ def parse_args() -> argparse.Namespace:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be made, before any work is done."""
-    above = folder.absolute().parent
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f'DIR {folder}: is there already, and not empty: give a new folder')
-    if not above.is_dir():
+    if not folder.absolute().parent.is_dir():
         raise UserError(f'DIR {folder}: there is no folder {folder.parent}')
-    if not os.access(above, os.W_OK):
-        raise UserError(f'DIR {folder}: no permission to write {above}')
+    check_output_folder('DIR', folder)
 
 
 def main() -> None:

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from fgplugins.errors import UserError
 from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
-from fgplugins.utils.command_line import check_outputs, command_parser, main_guard, require_module
+from fgplugins.utils.command_line import (
+    check_output_folder,
+    check_outputs,
+    command_parser,
+    main_guard,
+    require_module,
+)
 from fgplugins.utils.run_arguments import add_display_arguments
 
 if TYPE_CHECKING:
@@ -94,11 +100,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
 def results_folder(cfg: Config, args: argparse.Namespace) -> Path:
     """Where the tables and pictures go: to ``--out``, or a folder named by the checkpoint."""
-    from fgplugins.zoo_mmpretrain.running import results
-
     if args.out and not is_dump(args.out):
-        return results.check_folder('--out', args.out)
-    return results.check_folder('--work-dir', Path(cfg.work_dir) / Path(args.checkpoint).stem)
+        return check_output_folder('--out', args.out)
+    folder = Path(cfg.work_dir) / Path(args.checkpoint).stem
+    return check_output_folder('--work-dir', folder)
 
 
 def check_run(cfg: Config, args: argparse.Namespace) -> None:

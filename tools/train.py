@@ -18,7 +18,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fgplugins.utils.arguments import add_config_arguments, add_launcher_arguments
-from fgplugins.utils.command_line import command_parser, main_guard, require_module
+from fgplugins.utils.command_line import (
+    check_output_folder,
+    command_parser,
+    main_guard,
+    require_module,
+)
 from fgplugins.utils.run_arguments import (
     add_choice_arguments,
     add_display_arguments,
@@ -86,6 +91,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
     options.set_device(args.device)
     cfg = configs.load_config(args)
+    check_output_folder('--work-dir', cfg.work_dir)
     launching.check_length(cfg)
     launching.set_launcher(cfg, args.launcher)
     if args.no_validate:

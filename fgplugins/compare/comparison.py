@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from fgplugins.data.split_files import (
 from fgplugins.data.splits import Split
 from fgplugins.data.splitting import divide_folder
 from fgplugins.errors import UserError
+from fgplugins.utils.command_line import check_output_folder
 
 __all__ = [
     'Parts',
@@ -136,13 +136,7 @@ def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
         UserError: if it is another folder's comparison, or holds other things, or cannot be
             written.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f'--out {out}: is a file, not a folder')
-    there = out.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f'--out {out}: no permission to write {there}')
+    check_output_folder('--out', out)
     before = read_json(out / FILE)
     if before is None:
         if out.is_dir() and any(not p.name.startswith('.') for p in out.iterdir()):

@@ -256,8 +256,8 @@ def _line(check: FolderCheck, one: DuplicateSet) -> str:
     files = [f'{f} ({named[f]})' if named else f for f in one.files[:SHOWN]]
     if len(one.files) > SHOWN:
         files.append(f'and {len(one.files) - SHOWN} more')
-    bits = f': {one.distance} of {HASH_BITS} bits differ' if one.kind == 'near' else ''
-    return ' = '.join(files) + bits
+    differ = f': fingerprints differ in {one.distance} of {HASH_BITS} bits'
+    return ' = '.join(files) + (differ if one.kind == 'near' else '')
 
 
 def _of_classes(check: FolderCheck) -> list[Finding]:

@@ -23,7 +23,7 @@ def folder_report(check: FolderCheck) -> str:
     lines += as_table(check.classes, check.counts)
     if check.sizes:
         sizes = [f'{name} {W} x {H}' for name, (W, H) in check.sizes.items()]
-        lines += ['', f'sizes: {", ".join(sizes)}']
+        lines += ['', f'sizes, width x height: {", ".join(sizes)}']
     for level, title in (('mend', 'TO MEND'), ('look', 'to know')):
         findings = [finding for finding in check.findings if finding.level == level]
         if findings:

@@ -65,13 +65,10 @@ from fgplugins.errors import UserError
 __all__ = ['FLAT', 'LAYOUTS', 'SPLIT_FILE', 'read_parts', 'read_split']
 
 LAYOUTS = (
-    'train/<class>/*.jpg and test/<class>/*.jpg (or val/), a split file (split.json), '
-    'CUB-200-2011 (images.txt, image_class_labels.txt, train_test_split.txt, images/), CIFAR '
-    'for Python (data_batch_1 ... or train and test), SVHN (train_32x32.mat, test_32x32.mat), '
-    'Stanford Cars (cars_annos.mat, car_ims/), Stanford Dogs (train_list.mat, test_list.mat, '
-    'Images/), FGVC-Aircraft (data/images_variant_trainval.txt, data/images/), Adience '
-    '(fold_0_data.txt ..., aligned/ or faces/), UEC-Food-100 (category.txt, 1/bb_info.txt ...) '
-    'or Caltech-256 (256_ObjectCategories/001.ak47/*.jpg ...)'
+    'train/<class>/*.jpg and test/<class>/*.jpg, or a folder of images for each class, which '
+    'fgplugins split_data divides, or a split file (split.json), or as published (docs/data.md): '
+    'CUB-200-2011, CIFAR for Python, SVHN, Stanford Cars, Stanford Dogs, FGVC-Aircraft, Adience, '
+    'UEC-Food-100, Caltech-256'
 )
 
 
@@ -167,7 +164,10 @@ def read_split(
         )
     if type(val_share) not in (int, float) or not 0 <= val_share < 1:
         raise UserError(f'val_share={val_share!r}: must be 0 or more and below 1, as 0.1')
-    _check_root(folder, root)
+    if not _is_root(folder):
+        raise UserError(
+            f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
+        )
     layout, found = _read(folder, 'test' if split == 'test' else 'train', seed, options or {})
     if found is None:
         raise UserError(f'data root {root!r} {_what_is_there(folder)}')
@@ -202,7 +202,8 @@ def read_parts(root: str, split_file: bool = True) -> tuple[str, dict[str, Split
         UserError: if the folder is absent, empty or in no layout known here.
     """
     folder = Path(root).expanduser()
-    _check_root(folder, root)
+    if not _is_root(folder):
+        raise UserError(f'folder {root!r} is not there: it should hold {LAYOUTS}')
     if not split_file or find_split_file(folder) is None:
         known = [layout for layout in KNOWN if layout.name != SPLIT_FILE]
     else:
@@ -220,12 +221,9 @@ def read_parts(root: str, split_file: bool = True) -> tuple[str, dict[str, Split
     return FLAT, {'all': flat}
 
 
-def _check_root(folder: Path, root: str) -> None:
-    """Refuse what is neither a folder nor a split file."""
-    if not folder.is_dir() and not (folder.is_file() and find_split_file(folder)):
-        raise UserError(
-            f'data root {root!r} is not a folder: pass --data-root; it may hold {LAYOUTS}'
-        )
+def _is_root(path: Path) -> bool:
+    """Whether a path is a folder or a split file."""
+    return path.is_dir() or (path.is_file() and find_split_file(path) is not None)
 
 
 def _read(
@@ -279,7 +277,7 @@ def _validated(
     part = without(whole, own) if split == 'train' else own
     if share:
         part.notes.append(
-            f'val_share={share} is not used: {printable(folder)} has its own validation images'
+            f'{printable(folder)} has its own validation images: val_share={share} is not used'
         )
     elif len(without(whole, own).images) < len(whole.images):
         part.notes.append('they are among the training images, unless val_share is above 0 there')

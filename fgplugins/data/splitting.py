@@ -287,7 +287,7 @@ def _check_enough(pool: Split, groups: Sequence[str], shares: Mapping[str, float
     if len(of_class[label]) < counts[label]:
         own += f' in {len(of_class[label])} group{"" if len(of_class[label]) == 1 else "s"}'
         own += ' that may not be parted'
-    others = f' (and {len(few) - 1} classes more)' if len(few) > 1 else ''
+    others = f' (and {len(few) - 1} more)' if len(few) > 1 else ''
     raise UserError(
         f'class {pool.classes[label]!r}{others} has {own}: too few for {", ".join(shares)}: add '
         f'images until it has {len(shares)}, move the folder away, or ask for fewer parts'

@@ -24,7 +24,7 @@ class MapFolder:
         classes: names of its classes.
 
     Raises:
-        UserError: if the model has no attention to show, or the folder cannot be written.
+        UserError: if the model has no attention to show.
     """
 
     def __init__(self, folder: str | Path, loaded: LoadedModel, classes: Sequence[str]) -> None:
@@ -36,10 +36,7 @@ class MapFolder:
         need_matplotlib()
         self.folder, self.loaded, self.classes = Path(folder), loaded, classes
         self.taken: set[Path] = set()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'--maps {folder}: {error.strerror}: give another folder') from None
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _place(self, inside: str) -> Path:
         """Where a file's picture goes; of two files of one name the second gets a number."""

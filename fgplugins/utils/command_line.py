@@ -8,12 +8,19 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from fgplugins.errors import UserError, one_line
 
-__all__ = ['check_outputs', 'command_parser', 'main_guard', 'require_module']
+__all__ = [
+    'check_output_folder',
+    'check_outputs',
+    'command_parser',
+    'main_guard',
+    'require_module',
+]
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
@@ -47,9 +54,42 @@ def check_outputs(args: argparse.Namespace, *options: str) -> None:
             raise UserError(f'--{option} {path}: there is no folder {Path(path).parent}')
         if Path(path).is_dir():
             raise UserError(f'--{option} {path}: is a folder')
-        target = path if Path(path).exists() else folder
-        if not os.access(target, os.W_OK):
-            raise UserError(f'--{option} {path}: no permission to write {target}')
+        if not Path(path).exists():
+            _try_to_write(f'--{option} {path}', folder)
+        elif not os.access(path, os.W_OK):
+            raise UserError(f'--{option} {path}: no permission to write it')
+
+
+def check_output_folder(option: str, path: str | Path) -> Path:
+    """Refuse a folder that cannot be made or written, before any work is done.
+
+    Args:
+        option: that names it, as it is written.
+        path: of the folder; the ones above it need not be there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: naming the option.
+    """
+    there = Path(path).absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        which = there if there != Path(path).absolute() else 'this'
+        raise UserError(f'{option} {path}: {which} is a file, not a folder')
+    _try_to_write(f'{option} {path}', there)
+    return Path(path)
+
+
+def _try_to_write(what: str, folder: Path) -> None:
+    """Make a file in a folder for a moment: permissions do not tell of every file system."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'{what}: cannot write in {folder}: {error.strerror}') from None
 
 
 def require_module(name: str) -> None:

@@ -103,7 +103,7 @@ def _set_num_classes(cfg: Config, count: int, demanded: object) -> None:
         raise UserError(f'model.head.num_classes={demanded}, but the data have {count} classes')
     head = cfg.model.head
     if head.num_classes != count:
-        print(f'num_classes: {count}, counted in the data (the config says {head.num_classes})')
+        print(f'note: {count} classes, counted in the data (the config says {head.num_classes})')
         head.num_classes = count
         if 'data_preprocessor' in cfg and 'num_classes' in cfg.data_preprocessor:
             cfg.data_preprocessor.num_classes = count
@@ -170,10 +170,11 @@ def check_images(cfg: Config, built: dict[str, object]) -> None:
     Raises:
         UserError: naming the broken files.
     """
+    notes = (note for dataset in built.values() for note in getattr(dataset, 'notes', ()))
+    for note in dict.fromkeys(notes):  # one of the whole folder is of each split
+        print(f'note: {note}')
     data = []
     for split, dataset in built.items():
-        for note in getattr(dataset, 'notes', ()):
-            print(f'note: {note}')
         leaves = innermost_datasets(cfg[f'{split}_dataloader'].dataset)
         loaders = {short_type(step) for leaf in leaves for step in leaf.get('pipeline') or ()}
         if LoadImage.__name__ in loaders and hasattr(dataset, 'get_data_info'):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +13,11 @@ from mmpretrain.evaluation import ConfusionMatrix
 from rich.cells import cell_len
 
 from fgplugins.data.images import printable, read_image
-from fgplugins.errors import UserError
 from fgplugins.utils.lettering import shortened
 from fgplugins.utils.result_pictures import draw_confusion, draw_sheet
 from fgplugins.zoo_mmpretrain.colours import innermost
 
-__all__ = ['Prediction', 'Predictions', 'Results', 'check_folder', 'report']
+__all__ = ['Prediction', 'Predictions', 'Results', 'report']
 
 PRINTED = 10  # classes and pairs on the terminal
 DRAWN = 24  # misclassified images in a picture
@@ -173,28 +171,6 @@ class Results:
                 captions.append([said, f'true: {self.classes[p.truth]}', name])
         if images:
             draw_sheet(images, captions, path)
-
-
-def check_folder(option: str, path: str | Path) -> Path:
-    """Refuse a folder for results that cannot be made or written, before any work is done.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: naming the option.
-    """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'{option} {path}: is a file, not a folder')
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f'{option} {path}: {there} is a file, not a folder')
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f'{option} {path}: no permission to write {there}')
-    return folder
 
 
 def report(predictions: Predictions, folder: Path) -> list[Path]:

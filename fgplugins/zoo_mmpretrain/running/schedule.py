@@ -47,7 +47,9 @@ def stretch(cfg: Config, epochs: int) -> str | None:
     changes = [_stretch_scheduler(s, epochs / before, epochs) for s in _schedulers(cfg)]
     changes += [_stretch_hook(hook, epochs / before) for hook in cfg.get('custom_hooks') or []]
     changes = [change for change in changes if change]
-    return f'{epochs} epochs in place of {before}' + (': ' if changes else '') + '; '.join(changes)
+    what = '; '.join(changes)
+    note = f'{epochs} epochs in place of {before}'
+    return f'{note}, the schedule with them: {what}' if what else note
 
 
 def _schedulers(cfg: Config) -> Iterator[ConfigDict]:

@@ -51,11 +51,14 @@ def set_backbone(cfg: Config, name: str) -> list[str]:
     notes = []
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if preprocessor is not None and channels == len(settings.mean) == 3:
-        for key, values in (('mean', settings.mean), ('std', settings.std)):
-            new = [round(255 * v, 3) for v in values]
-            if list(preprocessor.get(key) or ()) != new:
-                notes.append(f'data_preprocessor.{key}={new}, as {name} takes its images')
-                preprocessor[key] = new
+        new = {
+            key: [round(255 * v, 3) for v in values]
+            for key, values in (('mean', settings.mean), ('std', settings.std))
+        }
+        if any(list(preprocessor.get(key) or ()) != values for key, values in new.items()):
+            mean, std = (', '.join(f'{v:g}' for v in values) for values in new.values())
+            notes.append(f"{name}'s own normalisation of colours: mean {mean}, deviation {std}")
+            preprocessor.update(new)
     if settings.fixed_input_size:
         notes += _take_only_size(cfg, name, settings.input_size[1:])
     return notes
