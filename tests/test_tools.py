@@ -65,9 +65,12 @@ class TestTraining:
         cwd, out = trained
         assert re.search(r'^epoch 2/2: loss [\d.]+, val top-1 [\d.]+ %$', out, re.MULTILINE)
         end = out[out.rindex('top-1 on the validation data after the last epoch (2)') :]
+        saved = 'work_dirs/warn_cnn_digits'
+        last = f'test it: fgplugins test {saved}/warn_cnn_digits.py {saved}/epoch_2.pth'
+        assert end.splitlines()[-1] == last
         for name in ('checkpoint', 'log', 'attention maps'):
             path = re.search(rf'^{name}: (.+)$', end, re.MULTILINE).group(1)
-            assert Path(path).is_file(), name
+            assert (cwd / path).is_file(), name
         image = np.asarray(Image.open(cwd / 'work_dirs/warn_cnn_digits/attention_maps.png'))
         assert min(image.shape[:2]) > 300 and image.std() > 20
 
@@ -80,7 +83,7 @@ class TestTraining:
             'test_dataloader.dataset.split=val', cwd=cwd,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert float(re.search(r'accuracy/top1: ([\d.]+)$', done.stdout, re.M).group(1)) == printed
+        assert float(re.search(r'top-1: ([\d.]+) %$', done.stdout, re.M).group(1)) == printed
         assert (cwd / 'predictions.pkl').is_file()
         assert (cwd / 'tested/epoch_2/confusion_matrix.csv').is_file()
 
@@ -511,9 +514,9 @@ class TestTesting:
         assert done.returncode == 0, done.stderr
         report = json.loads((tmp_path / 'r.json').read_text())
         assert report['views'] == 'tta' and report['terms'] == {}
-        assert f'accuracy/top1: {report["metrics"]["accuracy/top1"]:.2f}' in done.stdout
+        assert f'top-1: {report["metrics"]["accuracy/top1"]:.2f} %\n' in done.stdout
         done = run_tool('test', 'gap_cnn_digits', 'a.pth', *few)
-        assert f'accuracy/top1: {one:.2f}' in done.stdout
+        assert f'top-1: {one:.2f} %\n' in done.stdout
 
     def test_ten_crops_are_averaged(self, run_tool: object, tmp_path: Path) -> None:
         from torchvision.transforms.functional import ten_crop
@@ -733,5 +736,5 @@ class TestTrainingOnly:
                 *(['--cfg-options', *options] if options else []),
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-            printed.append(re.search(r'accuracy/top1: ([\d.]+)$', done.stdout, re.M).group(1))
+            printed.append(re.search(r'top-1: ([\d.]+) %$', done.stdout, re.M).group(1))
         assert printed[0] == printed[1]

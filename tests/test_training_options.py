@@ -290,11 +290,12 @@ def test_a_line_an_epoch_and_the_best_checkpoint(tmp_path: Path) -> None:
     last = f'top-1 on the validation data after the last epoch (2): {scores[1]:.2f} %'
     assert end.startswith(last)
     assert f'best epoch: {best}, top-1 {max(scores):.2f} % on the validation data' in end
-    assert f'checkpoint of the best epoch: {tmp_path}/work_dirs/gap_cnn_digits/best_' in end
-    assert f'checkpoint of the last epoch: {tmp_path}/work_dirs/gap_cnn_digits/epoch_2.pth' in end
-    for path in re.findall(r': (/.+)$', end, re.MULTILINE):
-        assert Path(path).is_file()
-    log = Path(re.search(r'^log: (.+)$', end, re.MULTILINE)[1]).read_text()
+    assert 'checkpoint of the best epoch: work_dirs/gap_cnn_digits/best_' in end
+    assert 'checkpoint of the last epoch: work_dirs/gap_cnn_digits/epoch_2.pth' in end
+    for path in re.findall(r': (work_dirs/.+)$', end, re.MULTILINE):
+        assert (tmp_path / path).is_file()
+    assert re.search(r'\ntest it: fgplugins test \S+/gap_cnn_digits.py \S+/best_\S+.pth$', end)
+    log = (tmp_path / re.search(r'^log: (.+)$', end, re.MULTILINE)[1]).read_text()
     for part in ('System environment:', 'Config:', 'Epoch(train) [1][4/4]', 'Epoch(val) [2][1/1]'):
         assert part in log
 
@@ -310,13 +311,14 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     drawn = re.findall(r'(?:epoch \d/2|trained) ━', plain)
     lines = [line for line in plain.split('\n') if '━' in line]
     assert drawn and len(lines) == 1
-    assert plain.rstrip().split('\n')[-1].startswith('attention maps: ')
+    assert plain.rstrip().split('\n')[-1].startswith('test it: fgplugins test ')
 
 
 @pytest.mark.slow
 def test_quiet_and_verbose(tmp_path: Path) -> None:
     quiet = train(tmp_path, '--epochs', '1', '--quiet').strip()
     assert quiet.splitlines()[0].startswith('top-1 on the validation data') and 'note' not in quiet
+    assert 'test it' not in quiet
     verbose = train(tmp_path, '--epochs', '1', '--verbose')
     assert 'System environment:' in verbose and re.search(r'Epoch\(train\).*eta.*loss', verbose)
 

@@ -116,6 +116,7 @@ def main() -> None:
     args = parse_args()
     check_args(args)
     args.command = shlex.join(['fgplugins', 'compare', *sys.argv[1:]])
+    require_module('fgplugins.zoo_mmpretrain')  # which says what to install
     require_module('fgplugins.compare.command')
 
     from fgplugins.compare.command import compare

@@ -122,9 +122,10 @@ def main() -> None:
     seconds = time.perf_counter() - start
     if maps is not None:
         print(f'pictures of where it looks: {args.maps}')
+    noun = 'image' if len(paths) == 1 else 'images'
     if table.errors:
-        print(f'{table.errors} of {len(paths)} images cannot be read; the column error says why')
-    print(f'{args.csv}: {len(paths)} images, {len(paths) / seconds:.1f} images per second')
+        print(f'{table.errors} of {len(paths)} {noun} cannot be read; the column error says why')
+    print(f'{args.csv}: {len(paths)} {noun}, {len(paths) / seconds:.1f} images per second')
     if table.errors:
         sys.exit(1)
 

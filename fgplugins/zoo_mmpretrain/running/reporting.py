@@ -28,7 +28,9 @@ def print_numbers(numbers: dict[str, object], digits: int) -> None:
         digits: how many after the point.
     """
     for name, value in numbers.items():
-        print(f'{name}: {_shown(as_json(value), digits)}')
+        top, of_images, k = name.partition('accuracy/top')
+        shown = _shown(as_json(value), digits)
+        print(f'top-{k}: {shown} %' if of_images and not top else f'{name}: {shown}')
 
 
 def _shown(value: object, digits: int) -> str:

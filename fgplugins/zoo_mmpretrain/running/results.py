@@ -192,7 +192,7 @@ def report(predictions: Predictions, folder: Path) -> list[Path]:
         names = [str(y) for y in range(count)]
     found = Results(predictions.found, names)
     rows = found.per_class()
-    print(f"mean of the classes' accuracies: {sum(row[3] for row in rows) / len(rows):.2f}")
+    print(f"mean of the classes' accuracies: {sum(row[3] for row in rows) / len(rows):.2f} %")
     if found.wrong:
         _print_classes(rows)
         _print_pairs(found.pairs())

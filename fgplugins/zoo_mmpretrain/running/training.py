@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mmengine.config import Config
@@ -55,7 +56,7 @@ def train(cfg: Config, finished: bool, display: str) -> None:
                 )
                 raise
     if main_process:
-        _print_summary(runner)
+        _print_summary(runner, hint=display != 'quiet')
 
 
 def _build_runner(cfg: Config, display: str) -> Runner:
@@ -76,8 +77,13 @@ def _build_runner(cfg: Config, display: str) -> Runner:
     return runner
 
 
-def _print_summary(runner: Runner) -> None:
-    """Print the last results of validation, the best one, and where the files are."""
+def _print_summary(runner: Runner, hint: bool) -> None:
+    """Print the last results of validation, the best one, and where the files are.
+
+    Args:
+        runner: after the training.
+        hint: whether to end with the command that tests what was trained.
+    """
     folder = Path(runner.work_dir)
     data = 'test' if validates_on_test(runner.cfg) else 'validation'
     loop = runner.train_loop
@@ -105,8 +111,18 @@ def _print_summary(runner: Runner) -> None:
         'log': Path(runner.log_dir) / f'{runner.timestamp}.log',
         'attention maps': folder / 'attention_maps.png',
     }
-    lines += [f'{name}: {path}' for name, path in files.items() if path and path.exists()]
+    lines += [f'{name}: {_short(path)}' for name, path in files.items() if path and path.exists()]
+    config = folder / Path(runner.cfg.filename or '').name
+    if hint and runner.cfg.get('test_dataloader') and latest and config.is_file():
+        words = ['fgplugins', 'test', _short(config), _short(best or latest)]
+        lines.append(f'test it: {shlex.join(words)}')
     print('\n' + '\n'.join(lines))
+
+
+def _short(path: Path) -> str:
+    """A path as it is named from here, where it lies below; else in full."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _best_checkpoint(runner: Runner) -> tuple[Path | None, str]:
