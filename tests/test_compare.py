@@ -338,11 +338,11 @@ def test_recipes_are_scaled_with_all_that_counts_epochs() -> None:
     before = recipes.row_recipe(recipes.read_recipe('finetune'), 'art')
     factor = 12 / before['train_cfg']['max_epochs']
     for key in ('begin', 'period'):
-        assert recipe['hooks'][0][key] == round(before['hooks'][0][key] * factor)
+        assert recipe['custom_hooks'][1][key] == round(before['custom_hooks'][1][key] * factor)
     assert recipe['param_scheduler']['T_max'] == 12
     halved = recipes.rescale(recipe, 'finetune', 2, 0.5)
     assert halved['train_cfg']['max_epochs'] == 6
-    assert halved['hooks'][0]['begin'] == round(recipe['hooks'][0]['begin'] / 2)
+    assert halved['custom_hooks'][1]['begin'] == round(recipe['custom_hooks'][1]['begin'] / 2)
     lr = recipe['optim_wrapper']['optimizer']['lr']
     assert halved['optim_wrapper']['optimizer']['lr'] == pytest.approx(2 * lr)
     assert json.loads(json.dumps(halved)) == halved

@@ -14,7 +14,7 @@ from fgplugins.zoo_mmpretrain.running.options import set_options
 
 __all__ = ['read_recipe', 'rescale', 'row_recipe']
 
-OURS = ('methods', 'method_hooks')  # of a recipe, besides what trains
+OURS = ('methods', 'method_hooks', 'asked')  # of a recipe, besides what trains
 
 
 def read_recipe(
@@ -45,34 +45,16 @@ def read_recipe(
     recipe = {key: _as_json(value) for key, value in Config.fromfile(str(file)).to_dict().items()}
     if size is not None:
         recipe['size'] = size
-    if mode == 'quick':
-        given = {'epochs': epochs, 'batch_size': batch_size, 'lr': lr}
-        return {**recipe, **{key: value for key, value in given.items() if value is not None}}
-    return _set_runner(recipe, epochs, batch_size, lr)
+    given = {'epochs': epochs, 'batch_size': batch_size, 'lr': lr}
+    given = {key: value for key, value in given.items() if value is not None}
+    return {**recipe, **(given if mode == 'quick' else {'asked': given})}
 
 
-def _set_runner(
-    recipe: dict[str, Any], epochs: int | None, batch_size: int | None, lr: float | None
-) -> dict[str, Any]:
-    """A recipe of the runner's with another length, batch or rate; hooks are stretched with it."""
-    hooks = recipe.get('method_hooks', {})
-    listed = [(method, hook) for method, own in hooks.items() for hook in own]
-    own = recipe.get('hooks', [])
-    cfg = Config({**recipe, 'custom_hooks': [*recipe['custom_hooks'], *own,
-                                             *(hook for _, hook in listed)]})  # fmt: skip
-    set_options(cfg, argparse.Namespace(epochs=epochs, batch_size=batch_size, lr=lr), {})
-    changed = {key: _as_json(value) for key, value in cfg.to_dict().items()}
-    common, stretched = len(recipe['custom_hooks']), changed['custom_hooks']
-    changed['custom_hooks'] = stretched[:common]
-    if own:
-        changed['hooks'] = stretched[common : common + len(own)]
-    if hooks:
-        rest = stretched[common + len(own) :]
-        changed['method_hooks'] = {
-            method: [hook for (name, _), hook in zip(listed, rest, strict=True) if name == method]
-            for method in hooks
-        }
-    return changed
+def _with_options(recipe: dict[str, Any], **asked: float) -> dict[str, Any]:
+    """A recipe of the runner with another length, batch or rate, as `tools/train.py` sets them."""
+    cfg = Config(recipe)
+    set_options(cfg, argparse.Namespace(**asked), {})
+    return _as_json(cfg.to_dict())
 
 
 def rescale(recipe: dict[str, Any], mode: str, rate: float, length: float) -> dict[str, Any]:
@@ -89,7 +71,7 @@ def rescale(recipe: dict[str, Any], mode: str, rate: float, length: float) -> di
         return {**recipe, 'epochs': epochs, 'lr': _short(recipe['lr'] * rate)}
     epochs = max(1, round(recipe['train_cfg']['max_epochs'] * length))
     lr = _short(recipe['optim_wrapper']['optimizer']['lr'] * rate)
-    return _set_runner(recipe, epochs, None, lr)
+    return _with_options(recipe, epochs=epochs, lr=lr)
 
 
 def _short(number: float) -> float:
@@ -113,5 +95,8 @@ def row_recipe(recipe: dict[str, Any], row: str) -> dict[str, Any]:
     method, arguments = split_variant(row)
     common = {key: value for key, value in recipe.items() if key not in OURS}
     own = {**recipe.get('methods', {}).get(method, {}), **arguments}
-    hooks = recipe.get('method_hooks', {}).get(method, [])
-    return {**common, 'arguments': _as_json(own), **({'hooks': hooks} if hooks else {})}
+    if 'asked' in recipe:  # of the runner
+        hooks = recipe['method_hooks'].get(method, [])
+        common['custom_hooks'] = [*common['custom_hooks'], *hooks]
+        common = _with_options(common, **recipe['asked'])
+    return {**common, 'arguments': _as_json(own)}

@@ -45,8 +45,7 @@ def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Co
         folder: of the cell.
     """
     recipe = dict(cell.recipe)
-    arguments, hooks = dict(recipe.pop('arguments')), recipe.pop('hooks', [])
-    size = recipe.pop('size', None)
+    arguments, size = dict(recipe.pop('arguments')), recipe.pop('size', None)
     cfg = Config(recipe)
     method, _ = split_variant(cell.method)
     head = {'type': f'{get_method(method).__name__}Head', 'num_classes': num_classes}
@@ -60,7 +59,6 @@ def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Co
     cfg.model.backbone = ConfigDict(network, pretrained=True)
     for dataset in all_datasets(cfg):
         dataset.data_root = str(data_root)
-    cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
     cfg.randomness = dict(seed=cell.seed)
     cfg.work_dir = str(folder / RUN)
