@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import runpy
 import shlex
@@ -19,11 +20,13 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
 SNIPPETS = [text for kind, text in BLOCKS if kind == 'python' and 'dict(' not in text]
 COMMANDS = [line for kind, text in BLOCKS if kind == 'bash' for line in text.splitlines() if line]
+FIRST_HOUR = (ROOT / 'docs/first_hour.md').read_text(encoding='utf-8')
+FENCED = re.findall(r'```(\w*)\n(.*?)```', FIRST_HOUR, re.DOTALL)
 TOOLS = [
     part.strip()
-    for line in COMMANDS
+    for line in COMMANDS + [text.strip() for kind, text in FENCED if kind == 'bash']
     for part in line.split('&&')
-    if part.strip().startswith('python tools/')
+    if re.match(r'python tools/|fgplugins \w', part.strip())
 ]
 
 
@@ -41,6 +44,7 @@ def test_commands_are_understood(
 ) -> None:
     """Each tool line of the README names files that exist and arguments that the tool takes."""
     path, *arguments = shlex.split(command)[1:]
+    path = path if path.startswith('tools/') else f'tools/{path}.py'
     if path in ('tools/train.py', 'tools/test.py'):
         request.getfixturevalue('room')
     tool = runpy.run_path(str(ROOT / path), run_name='tool')
@@ -49,6 +53,35 @@ def test_commands_are_understood(
     for argument in arguments:
         if argument.startswith('configs/'):
             assert (ROOT / argument).is_file()
+    if command.startswith('fgplugins train '):
+        assert arguments[0] in shipped_configs()
+
+
+def test_the_first_hour_goes_on_with_what_it_made() -> None:
+    """Each command takes what those before it wrote, and a training's last line is one of them."""
+    commands = [text.strip() for kind, text in FENCED if kind == 'bash']
+    assert [command.split()[1] for command in commands] == [
+        'check_data', 'split_data', 'train', 'test', 'predict', 'train', 'test'
+    ]  # fmt: skip
+    written: list[str] = []
+    for (kind, command), (_, output) in itertools.pairwise(FENCED):
+        if kind == 'bash':
+            hint = re.search(r'^test it: (.+)$', output, re.MULTILINE)
+            assert (hint is not None) == command.startswith('fgplugins train ')
+            assert hint is None or hint[1] in commands
+            named = re.findall(r'work_dirs/\S+\.(?:pth|py)', command)
+            assert set(named) <= set(written), 'of a training before'
+            written += re.findall(r'work_dirs/\S+\.(?:pth|py)', output)
+
+
+@pytest.mark.usefixtures('room')
+def test_the_first_hour_trains_as_long_as_its_config_says() -> None:
+    from helpers import load_config
+
+    (name,) = re.findall(r'^fgplugins train (\S+) .*--pretrained$', FIRST_HOUR, re.MULTILINE)
+    epochs = load_config(name).train_cfg.max_epochs
+    assert f'work_dirs/{name}/epoch_{epochs}.pth photos' in FIRST_HOUR
+    assert f'epoch {epochs}/{epochs}: ' in FIRST_HOUR
 
 
 @pytest.mark.parametrize(('run', 'epoch'), re.findall(r'work_dirs/(\w+)/epoch_(\d+)\.pth', README))

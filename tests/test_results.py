@@ -121,7 +121,7 @@ def test_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     metric.evaluate(2)
     (tmp_path / 'misclassified.png').write_bytes(b'of an earlier test')
     files = report(metric, tmp_path)
-    assert 'no image is misclassified' in capsys.readouterr().out
+    assert '0 of 2 images are misclassified' in capsys.readouterr().out
     assert (tmp_path / 'misclassified.png') not in files
     assert not (tmp_path / 'misclassified.png').exists()
     assert rows_of(tmp_path / 'misclassified.csv') == [['file', 'truth', 'prediction', 'score']]

@@ -196,8 +196,6 @@ def report(predictions: Predictions, folder: Path) -> list[Path]:
     if found.wrong:
         _print_classes(rows)
         _print_pairs(found.pairs())
-    else:
-        print('no image is misclassified')
     files = found.write(folder, predictions.dataset)
     print(f'\n{len(found.wrong)} of {len(predictions.found)} images are misclassified')
     print(f'results: {folder}: ' + ', '.join(file.name for file in files))
