@@ -94,12 +94,12 @@ def write_page(
                 f'--single-file: the page would have {size:.1f} MB, more than --most-mb '
                 f'{settings.most_mb:g}: fewer --maps and --thumbnails, or no --single-file'
             )
-        say(f'page: {size:.1f} MB in one file: {count}')
+        say(f'page of {size:.1f} MB: {count}')
         path = folder / ALONE
     else:
         text = page(described, '', beside, fgplugins.__version__)
         size = (files.size + len(text)) / 1e6
-        say(f'page: {size:.1f} MB in {folder}: {count}')
+        say(f'page of {size:.1f} MB: {count}')
         files.write(folder)
         path = folder / PAGE
     write_whole(path, text)

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fgplugins.compare.best import checkpoint_of
 from fgplugins.errors import one_line
 from fgplugins.methods import NoClassMap
 from fgplugins.page.reading import Comparison, Row
+from fgplugins.serving.files import default_batch_size
 from fgplugins.serving.models import load_trained
 from fgplugins.utils.drawing import attention_titles
 from fgplugins.utils.loaded import LoadedModel
@@ -74,28 +76,32 @@ def look(
         device: to compute on.
         progress: called with the number of images done and of all.
     """
-    loaded = _open(comparison, row)
-    if loaded.method is None:
-        return RowMaps('its checkpoint is a plain network without a method', 'as beside')
+    try:
+        loaded = _open(comparison, row)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # removed, or its backbone
+        return RowMaps(f'its checkpoint cannot be read: {one_line(error, 200)}')
     loaded.model.to(device)
     asks = 'classes' in loaded.method.questions
     found = RowMaps(
         rival_reason='' if asks else f'the maps of {row.method} are not those of a single class'
     )
-    for done, place in enumerate(places, start=1):
-        shown, inputs = loaded.read_image(comparison.images[place])
-        inputs = inputs.to(device)
-        found.views[place] = shown
+    size = default_batch_size(device.type)
+    for start in range(0, len(places), size):
+        batch = list(places[start : start + size])
+        read = [loaded.read_image(comparison.images[place]) for place in batch]
+        found.views |= {place: shown for place, (shown, _) in zip(batch, read, strict=True)}
+        inputs = [given.to(device) for _, given in read]
         try:
-            of_image = {'levels': _levels(loaded, inputs)}
-            if asks:
+            for place, levels in zip(batch, _levels_of(loaded, inputs), strict=True):
+                found.of_image[place] = {'levels': levels}
+            for place, given in zip(batch, inputs, strict=True) if asks else ():
                 classes = _against(row, place, int(comparison.labels[place]))
                 names = [comparison.classes[label] for label in classes]
-                of_image['rivals'] = _levels(loaded, inputs, names, classes=classes)
+                (levels,) = _levels_of(loaded, [given], names, classes=classes)
+                found.of_image[place]['rivals'] = levels
         except (NoClassMap, ValueError) as error:
             return RowMaps(one_line(error, 300), found.rival_reason)
-        found.of_image[place] = of_image
-        progress(done, len(places))
+        progress(start + len(batch), len(places))
     return found
 
 
@@ -113,21 +119,33 @@ def _against(row: Row, place: int, truth: int) -> list[int]:
     return [truth, int(scores.argmax())]
 
 
-def _levels(
-    loaded: LoadedModel, inputs: torch.Tensor, names: Sequence[str] = (), **asked: object
-) -> list[dict[str, Any]]:
-    """The masks of one image, level by level, with the names of the heads."""
-    _, masks = loaded.look(inputs, **asked)
-    levels = [level[0].float().cpu().numpy() for level in masks]
-    known = [names] * len(levels) if names else loaded.method.name_heads()
-    titles = attention_titles(levels, loaded.gates, known)
+def _levels_of(
+    loaded: LoadedModel, inputs: Sequence[Tensor], names: Sequence[str] = (), **asked: object
+) -> list[list[dict[str, Any]]]:
+    """The masks of some images, level by level, with the names of the heads.
+
+    Args:
+        loaded: the model.
+        inputs: the images, (1, C, H, W) each.
+        names: of the heads, where they are asked for.
+        **asked: of the method's `questions`.
+    """
+    if len({given.shape for given in inputs}) > 1:  # a pipeline that crops nothing
+        return [_levels_of(loaded, [given], names, **asked)[0] for given in inputs]
+    _, masks = loaded.look(torch.cat(list(inputs)), **asked)
+    stacks = [level.float().cpu().numpy() for level in masks]
+    known = [names] * len(stacks) if names else loaded.method.name_heads()
+    titles = attention_titles([stack[0] for stack in stacks], loaded.gates, known)
     return [
-        {
-            'of': len(heads),
-            'heads': [
-                {'title': title, **packed(mask)}
-                for title, mask in zip(of_level[:HEADS], heads[:HEADS], strict=True)
-            ],
-        }
-        for heads, of_level in zip(levels, titles, strict=True)
+        [
+            {
+                'of': stack.shape[1],
+                'heads': [
+                    {'title': title, **packed(mask)}
+                    for title, mask in zip(of_level[:HEADS], stack[i, :HEADS], strict=True)
+                ],
+            }
+            for stack, of_level in zip(stacks, titles, strict=True)
+        ]
+        for i in range(len(inputs))
     ]

@@ -155,7 +155,7 @@ def _test_scores(folder: Path, labels: np.ndarray) -> np.ndarray:
     try:
         with np.load(folder / 'scores.npz') as kept:
             scores, own = kept['test_scores'], kept['test_labels']
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise UserError(
             f'the scores of cell {folder.name} cannot be read: {one_line(error)}: run the '
             "comparison's command again"

@@ -5,9 +5,13 @@
   const pictures = data.pictures; // of a page that is one file: addresses that hold them
   const PER_PAGE = 60;
   const ANY = -1;
-  // viridis, every 17th of its 256 colours
-  const ANCHORS = ['440154', '481769', '472a7a', '433d84', '3d4e8a', '355e8d', '2e6d8e', '297b8e', '23898e',
-    '1f978b', '21a585', '2eb37c', '46c06f', '65cb5e', '89d548', 'b0dd2f', 'd8e219', 'fde725'];
+  // viridis, every 5th of its 256 colours
+  const ANCHORS = (''
+    + '44015446085c471063481769481d6f482475472a7a46307e453781433d844142873f48893d4e8a3a538b38598c355e8d'
+    + '33638d31688e2e6d8e2c718e2a768e297b8e27808e25848e23898e218e8d20928c1f978b1e9c891fa18821a58524aa83'
+    + '28ae802eb37c35b7793dbc7446c06f50c46a5ac86465cb5e70cf577cd25089d54895d840a2da37b0dd2fbddf26cae11f'
+    + 'd8e219e5e419f1e51dfde725'
+  ).match(/.{6}/g);
   const at = (id) => document.getElementById(id);
   const parts = data.comparisons.flatMap((comparison, c) =>
     comparison.backbones.map((backbone, b) => ({ comparison, backbone, c, b })));
