@@ -311,6 +311,7 @@ def test_two_comparisons_on_one_page(
     page.select_option('#part', '1')
     assert count_of(page) == 10
     assert page.inner_text('#file').endswith('.png')
+    assert page.inner_text('#maps .note').startswith('no map: its checkpoint cannot be read:')
     assert page.locator('#truth option').all_inner_texts() == ['any', 'x', 'y']
 
 

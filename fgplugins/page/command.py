@@ -123,7 +123,8 @@ def _maps(
                 with progress_bar(f'maps of {row.method}') as progress:
                     found = look(comparison, row, chosen, device, progress)
             maps[backbone.name, row.method] = found
-    return chosen, maps
+    shown = [place for place in chosen if any(place in m.of_image for m in maps.values())]
+    return shown, maps
 
 
 def _add_pictures(
@@ -137,7 +138,7 @@ def _add_pictures(
     """Add thumbnails, the networks' views and the scripts with maps; who has a thumbnail."""
     changed = changes(comparison)
     others = choose(comparison.labels, changed, settings.thumbnails, settings.seed)
-    places = sorted({*chosen, *others} if settings.thumbnails else set())
+    places = sorted({*chosen, *others})
     with progress_bar('thumbnails') as progress:
         paths = [comparison.images[place] for place in places]
         for place, picture in zip(

@@ -263,8 +263,9 @@
   const drawMaps = (found) => {
     const { c, b } = part();
     const [row, own] = [rowOf(state.method), control()];
-    const source = picture(`${c}/views/${b}_${state.image}.webp`);
     const of = found ? found[b] : {};
+    const there = Object.keys(of).length > 0; // another backbone can have maps where this has none
+    const source = picture(there ? `${c}/views/${b}_${state.image}.webp` : `${c}/thumbnails/${state.image}.webp`);
     const inside = [];
     const first = [tile(source, null, 'as the network sees it')];
     const activation = own && of[own.method];
@@ -298,7 +299,8 @@
     const mapped = comparison.maps[i] === '1';
     for (const one of document.querySelectorAll('.strength, .scale')) one.hidden = !mapped;
     if (!mapped) {
-      const inside = [noMap('it was computed for a part of the images; fgplugins report --maps N takes more')];
+      const row = rowOf(state.method);
+      const inside = [noMap(row.reason || 'maps were computed for other images; fgplugins report --maps N takes more')];
       if (comparison.thumbnails[i] === '1') {
         inside.unshift(element('div', { className: 'tiles first' }, tile(picture(`${c}/thumbnails/${i}.webp`), null, 'the image')));
       }
