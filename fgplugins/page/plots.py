@@ -109,8 +109,8 @@ class CostPlot:
         up: axis of the accuracy; its percents are from below.
         what: the cost.
         height: pixels.
-        points: each with 'name', 'x' in percent, 'y' in pixels, 'label_y' in pixels, 'best', and
-            'text'.
+        points: each with 'name', 'x' in percent, 'y' in pixels, 'label_y' in pixels, 'best',
+            'cost' and 'text'.
         line: (percent, pixels) of the points that no other is cheaper and better than.
     """
 
@@ -166,6 +166,7 @@ def _place(points: Sequence[Point], what: str, form: str) -> CostPlot:
             'y': y(p),
             'label_y': label,
             'best': p in best,
+            'cost': form.format(p.macs),
             'text': f'{p.name}: {p.accuracy:.1f} %, {form.format(p.macs)}',
         }
         for p, label in zip(order, labels, strict=True)

@@ -85,7 +85,8 @@
     const { comparison, backbone } = part();
     if (!rowOf(state.method)) {
       const others = backbone.rows.filter((row) => row.method !== 'gap');
-      state.method = (others[0] || backbone.rows[0] || { method: '' }).method;
+      const first = others.find((row) => !row.method.startsWith('gap:')) || others[0];
+      state.method = (first || backbone.rows[0] || { method: '' }).method;
     }
     const row = rowOf(state.method);
     if (!row) {
