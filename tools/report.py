@@ -60,6 +60,7 @@ def main() -> None:
         raise UserError(
             f'{len(args.folders)} comparisons on one page: --out DIR says where it goes'
         )
+    require_module('fgplugins.zoo_mmpretrain')  # which says what to install
     require_module('fgplugins.page.command')
 
     from fgplugins.page.command import Settings, write_page

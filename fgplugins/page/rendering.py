@@ -107,6 +107,7 @@ def _of_backbone(found: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]
         'header': table.header,
         'table': table.rows,
         'found': [bool(row['comparison'] and row['comparison']['found']) for row in rows],
+        'any_run': any(row['runs'] for row in rows),
         'accuracy': accuracy,
         'difference': difference,
         'strips': list(zip(rows, marks, strict=True)),
