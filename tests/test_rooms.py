@@ -39,6 +39,11 @@ RULES: dict[str, tuple[str, str]] = {
         'torch numpy scipy statsmodels tabulate matplotlib PIL timm mmengine mmpretrain rich '
         'submitit optuna filelock',
     ),
+    'page': (
+        'errors methods utils networks data zoo_timm zoo_mmpretrain analysis serving compare '
+        '__init__',
+        'torch numpy scipy PIL jinja2',
+    ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope
     '__init__': ('after_timm methods', ''),

@@ -6,8 +6,8 @@
 
 The same command again finishes what is missing; with more methods or seeds it adds to what is
 there. --quick trains every method on the maps of a frozen backbone, which are computed once. The
-answer is in OUT/report: results.md says it in a sentence. 'digits' is a folder of handwritten
-digits that the package makes.
+answer is in OUT/report: results.md says it in a sentence, and index.html, which a browser opens,
+shows where each method looks. 'digits' is a folder of handwritten digits that the package makes.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dry-run', action='store_true', help='say what would be run, and write nothing'
     )
+    parser.add_argument(
+        '--no-page', action='store_true', help='leave out OUT/report/index.html (fgplugins report)'
+    )
     add_display_arguments(parser)
     return parser.parse_args()
 
@@ -117,11 +120,15 @@ def main() -> None:
     check_args(args)
     args.command = shlex.join(['fgplugins', 'compare', *sys.argv[1:]])
     require_module('fgplugins.zoo_mmpretrain')  # which says what to install
-    require_module('fgplugins.compare.command')
+    require_module('fgplugins.page.command')
 
     from fgplugins.compare.command import compare
+    from fgplugins.page.command import write_page
 
-    compare(args)
+    if args.no_page:
+        compare(args)
+    else:
+        compare(args, lambda root: print(write_page([root])))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 __all__ = ['compare']
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda root: None) -> None:
     """Run a comparison, or what is missing of it.
 
     Args:
         args: of `tools/compare.py`.
+        then: called with the folder when its results are written, also if cells failed.
 
     Raises:
         UserError: before anything is written, for what cannot be done.
@@ -120,6 +121,7 @@ def compare(args: argparse.Namespace) -> None:
         costs = _costs(args, root, counted, devices[:1])
         results = write_report(root, counted, asked, costs)
     _say_results(root, results)
+    then(root)
     failed = [job for job in jobs if job.failure]
     if failed:
         raise UserError(
