@@ -27,6 +27,7 @@ from fgplugins.errors import UserError
 from fgplugins.methods import NoClassMap, get_method
 from fgplugins.methods.art import RestrictionSchedule
 from fgplugins.networks.levels import choose_levels
+from fgplugins.utils.command_line import main_guard
 from fgplugins.zoo_timm import train
 from fgplugins.zoo_timm.checkpoints import data_config, read_checkpoint
 from fgplugins.zoo_timm.data import RunData
@@ -56,6 +57,7 @@ SMALLER = {
     'swin_tiny_patch4_window7_224': {
         'embed_dim': 24, 'depths': (1, 1, 2, 1), 'num_heads': (1, 2, 2, 4), 'img_size': 112,
     },
+    'vgg11': {'mlp_ratio': 1 / 64},
     'vit_tiny_patch16_224': {'depth': 4, 'img_size': 64},
 }  # fmt: skip
 
@@ -473,12 +475,9 @@ def test_clan_without_clsa_trains_nothing_of_it() -> None:
         timm.create_model('clan_resnet50', num_classes=4, spatial=False, branches=['clsa'])
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, '-m', 'fgplugins.zoo_timm.train', *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_launcher_puts_the_task_in_place(tmp_path: Path) -> None:
+def test_launcher_puts_the_task_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     script = tmp_path / 'train.py'
     script.write_text(
         'import sys, timm, torch\n'
@@ -487,13 +486,16 @@ def test_launcher_puts_the_task_in_place(tmp_path: Path) -> None:
         'task = ClassificationTask(model=model, criterion=torch.nn.CrossEntropyLoss())\n'
         'print(type(task).__name__, sys.argv[1:])\n'
     )
-    done = launch(str(script), '--model', 'warn')
+    command = [sys.executable, '-m', 'fgplugins.zoo_timm.train', str(script), '--model', 'warn']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("MethodTask ['--model', 'warn']"), done.stderr
     script.write_text('print(1)\n')
     for arguments in ([str(script)], [str(tmp_path / 'none.py')]):
-        done = launch(*arguments)
-        assert done.returncode == 2 and done.stderr.startswith('error: ')
-        assert 'Traceback' not in done.stderr
+        monkeypatch.setattr(sys, 'argv', ['train', *arguments])
+        with pytest.raises(SystemExit) as end:
+            main_guard(train.main)
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
 
 
 # ----------------------------------------------------------------------------------- data folders
