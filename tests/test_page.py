@@ -202,6 +202,7 @@ def test_two_comparisons_are_on_one_page(odd: Path, images: list[str], tmp_path:
     text = (tmp_path / 'both' / 'index.html').read_text(encoding='utf-8')
     both = script_content(tmp_path / 'both' / 'page' / 'data.js')['comparisons']
     assert [len(one['files']) for one in both] == [40, 9]
+    assert [one['name'] for one in both] == ['out', 'other']  # of the same images
     for root in (odd, other):
         assert results_of(root)['backbones'][0]['verdict'] in text.replace('&#39;', "'")
     for number, count in ((0, 40), (1, 9)):

@@ -189,6 +189,7 @@ def test_a_confusion_leads_to_its_images(
     page, data = visit(index), data_of(root)
     row = results_of(root)['backbones'][0]['rows'][1]
     pair = row['pairs']['mended'][0]
+    page.click('.changes > summary')
     page.locator('[data-go][data-taken]').first.click()
     truth, taken = (data['classes'].index(pair[key]) for key in ('truth', 'taken_for'))
     rows = {row['method']: np.array(row['predicted']) for row in data['backbones'][0]['rows']}

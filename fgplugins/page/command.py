@@ -68,6 +68,8 @@ def write_page(
     """
     settings = settings or Settings()
     comparisons = [read_comparison(root) for root in roots]
+    if len(comparisons) > 1:
+        _name_apart(comparisons)
     folder = out or roots[0] / 'report'
     files, described, data = Files(), [], []
     for number, comparison in enumerate(comparisons):
@@ -104,6 +106,13 @@ def write_page(
         path = folder / PAGE
     write_whole(path, text)
     return path
+
+
+def _name_apart(comparisons: Sequence[Comparison]) -> None:
+    """Name comparisons by their folders: they can be of the same images."""
+    names = [comparison.root.absolute().name for comparison in comparisons]
+    for comparison, name in zip(comparisons, names, strict=True):
+        comparison.name = name if names.count(name) == 1 else printable(comparison.root)
 
 
 def _maps(

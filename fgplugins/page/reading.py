@@ -71,7 +71,7 @@ class Comparison:
 
     Attributes:
         root: the folder.
-        name: of its images' folder.
+        name: of its images' folder, or another by which the page knows it.
         asked: its comparison.json.
         results: its report/results.json.
         folder: of the images.
