@@ -11,6 +11,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -89,10 +90,9 @@ def test_a_schedule_is_stretched(before: int, epochs: int, old: dict, new: dict,
     (found,), note = stretched(epochs, before, old)
     assert found | new == found
     assert found.keys() <= old.keys() | new.keys() | {'end'}
-    assert (
-        note.startswith(f'{epochs} epochs in place of {before}, the schedule with them: ')
-        and said in note
-    )
+    length = '1 epoch' if epochs == 1 else f'{epochs} epochs'
+    assert note.startswith(f'{length} in place of {before}, the schedule with them: ')
+    assert said in note
     assert len(note.splitlines()) == 1
 
 
@@ -254,14 +254,22 @@ FEW = [
 ]  # fmt: skip
 
 
-def train(cwd: Path, *arguments: str, terminal: bool = False) -> str:
-    """What a training of a small network prints, to a pipe or a terminal."""
-    command = [sys.executable, str(ROOT / 'tools/train.py'), 'gap_cnn_digits', *arguments, *FEW]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'COLUMNS': '100', 'TERM': 'xterm'}
-    if not terminal:
-        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+@pytest.fixture
+def train(run_tool: Callable) -> Callable[..., str]:
+    """What a training of a small network prints to a pipe."""
+
+    def call(*arguments: str) -> str:
+        done = run_tool('train', 'gap_cnn_digits', *arguments, *FEW)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    return call
+
+
+def train_on_terminal(cwd: Path, *arguments: str) -> str:
+    """What a training of a small network prints to a terminal."""
+    command = [sys.executable, str(ROOT / 'tools/train.py'), 'gap_cnn_digits', *arguments, *FEW]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'COLUMNS': '100', 'TERM': 'xterm'}
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
@@ -277,8 +285,8 @@ def train(cwd: Path, *arguments: str, terminal: bool = False) -> str:
     return b''.join(read).decode()
 
 
-def test_a_line_an_epoch_and_the_best_checkpoint(tmp_path: Path) -> None:
-    out = train(tmp_path, '--epochs', '2', '--save-best', '--early-stop', '5')
+def test_a_line_an_epoch_and_the_best_checkpoint(train: Callable, tmp_path: Path) -> None:
+    out = train('--epochs', '2', '--save-best', '--early-stop', '5')
     lines = out[out.index('epoch 1/2') :].splitlines()
     number, time = r'\d+\.\d+', r'\d:\d\d:\d\d'
     assert re.fullmatch(rf'epoch 1/2: loss {number}, val top-1 {number} %, {time} left', lines[0])
@@ -301,7 +309,7 @@ def test_a_line_an_epoch_and_the_best_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
-    out = train(tmp_path, '--epochs', '2', terminal=True)
+    out = train_on_terminal(tmp_path, '--epochs', '2')
     plain = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', out)
     # how often it is drawn depends on the machine, and what fits on the width of the terminal
     bar = r'(epoch 2/2|trained) ━+[╸╺━]*\s+\d/8 loss \d\.\d{4} val top-1 \d'
@@ -315,17 +323,16 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_quiet_and_verbose(tmp_path: Path) -> None:
-    quiet = train(tmp_path, '--epochs', '1', '--quiet').strip()
+def test_quiet_and_verbose(train: Callable, tmp_path: Path) -> None:
+    quiet = train('--epochs', '1', '--quiet').strip()
     assert quiet.splitlines()[0].startswith('top-1 on the validation data') and 'note' not in quiet
     assert 'test it' not in quiet
-    verbose = train(tmp_path, '--epochs', '1', '--verbose')
+    verbose = train_on_terminal(tmp_path, '--epochs', '1', '--verbose')
     assert 'System environment:' in verbose and re.search(r'Epoch\(train\).*eta.*loss', verbose)
 
 
-@pytest.mark.slow
-def test_a_plateau_ends_the_training(tmp_path: Path) -> None:
-    out = train(tmp_path, '--epochs', '6', '--early-stop', '1', '--lr', '1e-12')
+def test_a_plateau_ends_the_training(train: Callable) -> None:
+    out = train('--epochs', '6', '--early-stop', '1', '--lr', '1e-12')
     assert 'stopped early, after epoch 2 of 6' in out and 'epoch 3/6' not in out
 
 

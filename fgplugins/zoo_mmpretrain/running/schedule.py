@@ -48,7 +48,7 @@ def stretch(cfg: Config, epochs: int) -> str | None:
     changes += [_stretch_hook(hook, epochs / before) for hook in cfg.get('custom_hooks') or []]
     changes = [change for change in changes if change]
     what = '; '.join(changes)
-    note = f'{epochs} epochs in place of {before}'
+    note = f'{epochs} {"epoch" if epochs == 1 else "epochs"} in place of {before}'
     return f'{note}, the schedule with them: {what}' if what else note
 
 
