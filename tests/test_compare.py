@@ -147,11 +147,13 @@ def test_the_same_again_runs_nothing_and_an_amended_one_the_new(
     out = tmp_path / 'out'
     shutil.copytree(quick, out)
     before = {p: p.read_bytes() for p in out.glob('cells/*/result.json')}
-    again = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
+    (out / 'report' / 'index.html').unlink()
+    again = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4', '--no-page')
     code, said = run_here(*again, folder=folder, network=network, out=out)
     assert code == 0, said
     assert '6 finished' in said
     assert 'started' not in said
+    assert not (out / 'report' / 'index.html').exists()
     more = ('--quick', '--methods', 'clan', 'att2', '--seeds', '3', '--epochs', '4')
     code, said = run_here(*more, folder=folder, network=network, out=out)
     assert code == 0, said
@@ -170,6 +172,7 @@ def test_a_failed_cell_is_a_row_with_its_reason(
     for name in ('result.json', 'scores.npz'):
         (cell / name).unlink()
     (cell / 'cell.json').write_text('{"damaged": 1}', encoding='utf-8')
+    (out / 'report' / 'index.html').unlink()
     asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
     code, said = run_here(*asked, folder=folder, network=network, out=out)
     assert code == 2
@@ -177,6 +180,7 @@ def test_a_failed_cell_is_a_row_with_its_reason(
     rows = {row['method']: row for row in results(out)['backbones'][0]['rows']}
     assert len(rows['warn']['runs']) == 1
     assert 'damaged' in rows['warn']['failed'][0]['reason']
+    assert 'damaged' in (out / 'report' / 'index.html').read_text(encoding='utf-8')
 
 
 @pytest.mark.slow
