@@ -44,8 +44,8 @@ def test_folders_that_cannot_be_written(read_only: Path) -> None:
 
 def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
-    for path, which in (('file', 'this'), ('file/in', f'{tmp_path}/file')):
-        with pytest.raises(UserError, match=f'--out .*: {which} is a file, not a folder'):
+    for path, is_file in (('file', 'is a file'), ('file/in', f'{tmp_path}/file is a file')):
+        with pytest.raises(UserError, match=f'--out .*: {is_file}, not a folder'):
             check_output_folder('--out', tmp_path / path)
     assert check_output_folder('--out', tmp_path / 'new' / 'folder') == tmp_path / 'new' / 'folder'
     assert list(tmp_path.iterdir()) == [tmp_path / 'file'], 'nothing is left by the trial'

@@ -233,7 +233,7 @@ def test_what_is_done_is_kept(
         (['--csv', 'out.txt'], '--csv out.txt: must end in .csv'),
         (['--csv', 'nowhere/out.csv'], '--csv nowhere/out.csv: there is no folder nowhere'),
         (['--device', 'nonsense'], '--device nonsense: '),
-        (['--maps', 'photos/b.png'], '--maps photos/b.png: this is a file, not a folder'),
+        (['--maps', 'photos/b.png'], '--maps photos/b.png: is a file, not a folder'),
         (['--model', 'warn', '--maps', 'maps'], 'checkpoint'),
     ],
 )

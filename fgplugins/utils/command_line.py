@@ -77,8 +77,8 @@ def check_output_folder(option: str, path: str | Path) -> Path:
     while not there.exists():
         there = there.parent
     if not there.is_dir():
-        which = there if there != Path(path).absolute() else 'this'
-        raise UserError(f'{option} {path}: {which} is a file, not a folder')
+        is_file = 'is a file' if there == Path(path).absolute() else f'{there} is a file'
+        raise UserError(f'{option} {path}: {is_file}, not a folder')
     _try_to_write(f'{option} {path}', there)
     return Path(path)
 
