@@ -78,7 +78,7 @@ def read_run(root: Path, cell: Cell) -> Run:
         with np.load(folder / 'scores.npz') as kept:
             val, test = kept['val_scores'], kept['test_scores']
             val_labels, labels = kept['val_labels'], kept['test_labels']
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise ValueError(f'its results cannot be read: {one_line(error)}') from None
     if not (np.isfinite(val).all() and np.isfinite(test).all()):
         raise ValueError('its scores are not finite')
