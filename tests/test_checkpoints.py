@@ -90,6 +90,7 @@ def takes_checkpoint(tool: str, config: str, file: str) -> list[list[str]]:
         'benchmark': [[file], [config, '--checkpoint', file], [config, '--versus', file]],
         'check_data': [],
         'compare': [],
+        'report': [[file]],
         'coverage': [],
         'deploy': [[config, file], ['gap', file, '--model-kwargs', 'backbone=resnet10t']],
         'export': [[file, 'out.onnx']],
