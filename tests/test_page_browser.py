@@ -253,7 +253,8 @@ def test_the_keyboard_reaches_everything(index: Path, visit: Callable[..., Page]
     )
     assert columns > 1
     for key, wanted_place in (
-        ('ArrowRight', 1), ('ArrowDown', 1 + columns), ('ArrowLeft', columns), ('ArrowUp', 0),
+        ('Home', 0), ('ArrowRight', 1), ('ArrowDown', 1 + columns), ('ArrowLeft', columns),
+        ('ArrowUp', 0),
         ('End', 79), ('Home', 0), ('PageDown', 60), ('PageUp', 0), ('ArrowLeft', 0),
     ):  # fmt: skip
         page.keyboard.press(key)
@@ -290,6 +291,21 @@ def test_axe_finds_nothing(
     page.wait_for_selector('#maps canvas')
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_first_image_has_a_map_where_one_has(
+    root: Path, tmp_path: Path, visit: Callable[..., Page]
+) -> None:
+    write_page([root], tmp_path / 'few', Settings(maps=1, seed=3))
+    page = visit(tmp_path / 'few' / 'index.html')
+    page.wait_for_selector('#maps canvas')
+    assert count_of(page) == 80
+    page.check('#with-maps')
+    shown = page.locator('[aria-selected="true"]').get_attribute('id')
+    assert shown != 'image-0', 'or this shows nothing'
+    page.uncheck('#with-maps')
+    page.click('#reset')
+    assert page.locator('[aria-selected="true"]').get_attribute('id') == shown
 
 
 def test_the_page_as_one_file(root: Path, tmp_path: Path, visit: Callable[..., Page]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,13 @@ class Table:
         """A Markdown table, under its title."""
         title = f'### {self.title}\n' if self.title else ''
         return self._lay_out(self.rows, title, headers=self.header, tablefmt='pipe')
+
+    def without(self, names: Collection[str]) -> Table:
+        """The table but for some columns."""
+        kept = [i for i, name in enumerate(self.header) if name not in names]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        left = sum(i < self.left for i in kept)
+        return Table(self.title, [self.header[i] for i in kept], rows, left)
 
     def _lay_out(self, rows: list[Sequence[object]], title: str, **how: object) -> str:
         aligned = ['left' if i < self.left else 'right' for i in range(len(self.header))]

@@ -26,6 +26,7 @@ from fgplugins.compare.heads import score, train_head
 from fgplugins.compare.jobs import read_json, write_json
 from fgplugins.serving.models import choose_device
 from fgplugins.utils.command_line import main_guard
+from fgplugins.utils.memory import keep_freed_memory
 
 __all__ = ['run']
 
@@ -48,6 +49,8 @@ def run(folder: Path) -> None:
     cell, root = read_cell(folder), folder.parent.parent
     parts = parts_of(root)
     device = choose_device('auto')
+    if device.type == 'cpu':
+        keep_freed_memory()
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())))
     run_mode = _run_quick if cell.mode == 'quick' else _run_finetune
     found, seconds, epochs = run_mode(cell, root, folder, len(parts['train'].classes), device)

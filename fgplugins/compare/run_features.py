@@ -18,6 +18,7 @@ from fgplugins.compare.jobs import read_json, write_json
 from fgplugins.serving.files import default_workers
 from fgplugins.serving.models import choose_device
 from fgplugins.utils.command_line import main_guard
+from fgplugins.utils.memory import keep_freed_memory
 
 __all__ = ['run']
 
@@ -52,6 +53,8 @@ def run(folder: Path) -> None:
     plan = plan_features(asked['backbone'], rows)
     digest = split_digest(split_path(root))
     device = choose_device('auto')
+    if device.type == 'cpu':
+        keep_freed_memory()
     workers = 1 if device.type == 'cpu' else default_workers()  # there the network takes longer
     compute(folder, plan, rows, parts, digest, device, workers, note)
     write_json(folder / 'result.json', {'seconds': round(time.perf_counter() - start, 3)})

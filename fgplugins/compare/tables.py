@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fgplugins.analysis.tables import Table, to_csv
+from fgplugins.compare.cells import CONTROL
 from fgplugins.compare.verdict import listed
 
-__all__ = ['as_csv', 'as_markdown', 'summary', 'write_tables']
+__all__ = ['COSTS', 'as_csv', 'as_markdown', 'summary', 'write_tables']
+
+COSTS = ('parameters', 'MACs', 'latency', 'training')  # columns of `summary`
 
 SHOWN = 5  # classes and pairs of a method, of each end
 READING = (
@@ -21,7 +24,10 @@ READING = (
     'the true difference that this comparison would have found four times in five. "Fixed" and '
     '"broken" are the images that the method has right and the plain network wrong, and the '
     'reverse, mean over seeds. Calibration is how many points the probabilities are off (ECE), as '
-    'they are and after one temperature fitted on the validation images.'
+    'they are and after one temperature fitted on the validation images. Parameters and '
+    'multiply-adds (MACs) are those of a model as it is trained, and as it is deployed where that '
+    'is another one. Latency is the time of one image on the plain network, and how many times '
+    'that a method takes, timed in turn. Training is the mean time of a run.'
 )
 
 
@@ -222,9 +228,10 @@ def _calibration(row: Mapping[str, Any]) -> str:
 
 
 def _latency(row: Mapping[str, Any]) -> str:
-    """Time of one image, and how many times the control's that is."""
-    time = _number(row['cost'].get('latency_ms'), '{:.1f} ms')
-    return time + _number(row['cost'].get('latency_times_control'), ' ({:.2f} x)')
+    """Time of one image; of a method how many times the control's, with which it was timed."""
+    if row['method'] == CONTROL:
+        return _number(row['cost'].get('latency_ms'), '{:.1f} ms')
+    return _number(row['cost'].get('latency_times_control'), '{:.2f} x')
 
 
 def _cost(row: Mapping[str, Any], name: str, unit: float, form: str) -> str:

@@ -116,6 +116,8 @@ class FineTuned:
         with harmless_checkpoints():
             runner = launching.build_runner(self.cfg, 'verbose')
             runner.register_hook(_ProgressHook(progress))
+            if not is_model_wrapper(runner.model):  # whose gradients have a layout already
+                runner.model.to(memory_format=torch.channels_last)  # which trains faster
             with logged_errors(runner):
                 runner.train()
         model = runner.model
@@ -143,6 +145,8 @@ class FineTuned:
         content = torch.load(path, map_location='cpu', weights_only=False)
         for key in ('optimizer', 'param_schedulers', 'message_hub'):
             content.pop(key, None)
+        weights = content['state_dict']
+        content['state_dict'] = {key: value.contiguous() for key, value in weights.items()}
         temporary = path.with_suffix('.part')
         torch.save(content, temporary)
         temporary.replace(path)

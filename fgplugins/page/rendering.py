@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fgplugins.compare.cells import CONTROL
 from fgplugins.compare.comparison import split_path
-from fgplugins.compare.tables import summary
+from fgplugins.compare.tables import COSTS, summary
 from fgplugins.compare.verdict import listed
 from fgplugins.data.images import printable
 from fgplugins.page.looking import RowMaps
@@ -104,8 +104,8 @@ def _of_backbone(found: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]
         'name': found['backbone'],
         'verdict': found['verdict'],
         'remarks': found['remarks'],
-        'header': table.header,
-        'table': table.rows,
+        'results': table.without(COSTS),
+        'costs': table.without([name for name in table.header[1:] if name not in COSTS]),
         'found': [bool(row['comparison'] and row['comparison']['found']) for row in rows],
         'any_run': any(row['runs'] for row in rows),
         'accuracy': accuracy,

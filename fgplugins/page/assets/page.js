@@ -81,7 +81,7 @@
       ['wrong', 'both wrong'], ['right', 'both right']]);
 
   // ------------------------------------------------------------------------------------ the filters
-  const refresh = (keepPage = false) => {
+  const refresh = () => {
     const { comparison, backbone } = part();
     if (!rowOf(state.method)) {
       const others = backbone.rows.filter((row) => row.method !== 'gap');
@@ -113,9 +113,12 @@
     at('taken').value = state.taken;
     at('with-maps').checked = state.mapped;
     state.list = listed[state.show];
-    if (!keepPage) state.page = 0;
     at('count').textContent = `${state.list.length} of ${comparison.labels.length} test images`;
-    if (!state.list.includes(state.image)) state.image = state.list.length ? state.list[0] : ANY;
+    if (!state.list.includes(state.image)) {
+      const mapped = state.list.find((i) => comparison.maps[i] === '1');
+      state.image = mapped ?? state.list[0] ?? ANY;
+    }
+    state.page = Math.max(0, Math.floor(state.list.indexOf(state.image) / PER_PAGE));
     drawPage();
     drawImage();
   };

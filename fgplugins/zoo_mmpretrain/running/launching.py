@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from fgplugins.errors import UserError
+from fgplugins.utils.memory import keep_freed_memory
 from fgplugins.zoo_mmpretrain.running.errors import user_errors
 from fgplugins.zoo_mmpretrain.running.settings import SPLITS, short_type
 from fgplugins.zoo_mmpretrain.running.terminal import few_lines
@@ -121,6 +122,8 @@ def build_runner(cfg: Config, display: str = 'auto') -> Runner:
         cfg: the config.
         display: 'verbose' prints every line of its log; else only warnings are printed.
     """
+    if get_device() == 'cpu':
+        keep_freed_memory()
     with user_errors('runner'):
         cls = RUNNERS.get(cfg.get('runner_type', 'Runner'))
         if cls is None:
