@@ -85,6 +85,7 @@ setup(
             'pytest',
             'pytest-xdist',
             'ruff',
+            'tensorboard',
         ],
     },
     entry_points={'console_scripts': ['fgplugins=fgplugins.__main__:command']},
