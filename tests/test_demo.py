@@ -479,7 +479,7 @@ def test_the_page_without_a_browser(messy: Path, picture: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_page_in_in_a_browser(
+def test_the_page_in_a_browser(
     browser: object, running: Callable, messy: Path, picture: Path, tmp_path: Path
 ) -> None:
     """Two checkpoints side by side; nothing is asked of another machine."""
@@ -533,11 +533,16 @@ def test_the_page_in_in_a_browser(
     page.wait_for_selector('#image [data-testid=upload-text]')
     drop(page, messy / 'broken.jpg')
     for number in (0, 1):
-        message = page.wait_for_selector(f'#model-{number} [role=alert]')
-        assert message.inner_text() == (
-            'broken.jpg cannot be read: its content is no image that can be decoded'
+        page.wait_for_function(
+            """([column, text]) =>
+                document.querySelector(column + ' [role=alert]')?.textContent == text
+                && !document.querySelector(column + ' .thumbnail-item')
+            """,
+            arg=[
+                f'#model-{number}',
+                'broken.jpg cannot be read: its content is no image that can be decoded',
+            ],
         )
-        assert not page.query_selector_all(f'#model-{number} .thumbnail-item')
     assert elsewhere == [] and wrong == []
 
     with socket.socket() as other, pytest.raises(ConnectionRefusedError):
