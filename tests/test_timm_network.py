@@ -31,6 +31,7 @@ from fgplugins.zoo_mmpretrain.running.timm_backbones import set_backbone
 init_default_scope('mmpretrain')
 
 NETWORKS = ('resnet10t', 'test_efficientnet', 'test_convnext', 'test_vit', 'levit_128s', 'vgg11')
+NARROW = {'vgg11': {'mlp_ratio': 1 / 64}}  # the same layers, of a hundredth of the weights
 
 
 def images(network: nn.Module, N: int = 2) -> Tensor:
@@ -41,11 +42,13 @@ def images(network: nn.Module, N: int = 2) -> Tensor:
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_gives_timms_scores_from_a_file_of_weights(name: str, tmp_path: Path) -> None:
-    plain = timm.create_model(name, num_classes=5).eval()
+    plain = timm.create_model(name, num_classes=5, **NARROW.get(name, {})).eval()
     move_from_start(plain)
     file = str(tmp_path / 'plain.pth')
     torch.save(plain.state_dict(), file)
-    settings = dict(type='TimmNetwork', model_name=name, checkpoint_path=file)
+    settings = dict(
+        type='TimmNetwork', model_name=name, **NARROW.get(name, {}), checkpoint_path=file
+    )
     model = build_classifier(dict(type='GAPHead', num_classes=5), settings).eval()
     model.init_weights()  # as the runner does
     x = images(plain)
@@ -60,14 +63,16 @@ def test_gives_timms_scores_from_a_file_of_weights(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize('name', NETWORKS)
 def test_stands_in_mmpretrains_own_classifier(name: str) -> None:
     """What it gives last is what the network's own classifier reads."""
-    plain = timm.create_model(name, num_classes=5).eval()
+    plain = timm.create_model(name, num_classes=5, **NARROW.get(name, {})).eval()
     move_from_start(plain)
-    backbone = MODELS.build(dict(type='TimmNetwork', model_name=name, num_classes=5))
+    backbone = MODELS.build(
+        dict(type='TimmNetwork', model_name=name, **NARROW.get(name, {}), num_classes=5)
+    )
     D = backbone(images(plain))[-1].shape[1]
     model = MODELS.build(
         dict(
             type='ImageClassifier',
-            backbone=dict(type='TimmNetwork', model_name=name),
+            backbone=dict(type='TimmNetwork', model_name=name, **NARROW.get(name, {})),
             head=dict(type='LinearClsHead', num_classes=5, in_channels=D),
         )
     ).eval()
@@ -87,7 +92,7 @@ def test_stands_in_mmpretrains_own_classifier(name: str) -> None:
 
 @pytest.mark.parametrize('name', ['test_convnext', 'test_efficientnet'])
 def test_the_neck_passes_the_embedding_by(name: str) -> None:
-    backbone = dict(type='TimmNetwork', model_name=name, taps=2)
+    backbone = dict(type='TimmNetwork', model_name=name, **NARROW.get(name, {}), taps=2)
     whole = build_classifier(dict(type='CLANHead', num_classes=5), backbone).eval()
     channels = whole.backbone.channels
     widths = (channels[0], whole.head.method.head_channels, channels[1])
@@ -106,7 +111,7 @@ def test_the_neck_passes_the_embedding_by(name: str) -> None:
 @pytest.mark.parametrize('method', ['gap', 'siou', 'art'])
 def test_is_deployed_as_timms_own_network(method: str, name: str) -> None:
     cls = get_method(method).__name__
-    backbone = dict(type='TimmNetwork', model_name=name)
+    backbone = dict(type='TimmNetwork', model_name=name, **NARROW.get(name, {}))
     model_cfg = dict(
         type='FineGrainedClassifier',
         backbone=backbone,
@@ -117,7 +122,7 @@ def test_is_deployed_as_timms_own_network(method: str, name: str) -> None:
     move_from_start(model)
     shipped, cfg = deploy(model, Config(dict(model=model_cfg)), (3, 64, 64))
     assert cfg.model.type == 'TimmClassifier' and cfg.model.model_name == name
-    plain = timm.create_model(name, num_classes=5).eval()
+    plain = timm.create_model(name, num_classes=5, **NARROW.get(name, {})).eval()
     plain.load_state_dict(shipped.state_dict())  # key for key
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
