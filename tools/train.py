@@ -28,6 +28,7 @@ from fgplugins.utils.run_arguments import (
     add_choice_arguments,
     add_display_arguments,
     add_run_arguments,
+    add_tracking_arguments,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_run_arguments(parser)
     add_choice_arguments(parser)
+    add_tracking_arguments(parser)
     add_display_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random (0)')
@@ -87,7 +89,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare_config(args: argparse.Namespace) -> Config:
-    from fgplugins.zoo_mmpretrain.running import choosing, configs, data, launching, options
+    from fgplugins.zoo_mmpretrain.running import (
+        choosing,
+        configs,
+        data,
+        launching,
+        options,
+        tracking,
+    )
 
     options.set_device(args.device)
     cfg = configs.load_config(args)
@@ -103,6 +112,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         launching.set_rate_scaling(cfg)
     choosing.set_choices(cfg, args.save_best, args.early_stop)
+    for note in tracking.set_tracking(cfg, args.track):
+        print(f'note: {note}')
     data.prepare_loaders(cfg)
     launching.add_hooks(cfg)
     return cfg

@@ -12,12 +12,20 @@ from torch.nn import functional as F
 
 from fgplugins.utils.lettering import lettering, need_matplotlib
 
-__all__ = ['attention_titles', 'describe', 'draw_attention', 'draw_images', 'resize_map']
+__all__ = [
+    'attention_titles',
+    'describe',
+    'draw_attention',
+    'draw_images',
+    'lay_over',
+    'resize_map',
+]
 
 FONT_SIZE, LINE_SPACING, MAX_LINES = 7, 1.3, 16
 DPI, GAP = 100, 0.06  # inches
 MAX_HEIGHT = 4000  # pixels of a page
 MAX_COLUMNS = 40  # of a page, the image's included
+OPACITY = 0.55  # of a map's colours
 TEXT = {'fontsize': FONT_SIZE, 'linespacing': LINE_SPACING}
 
 
@@ -29,6 +37,28 @@ def resize_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return F.interpolate(tensor, (height, width), mode='bilinear', align_corners=False)[
         0, 0
     ].numpy()
+
+
+def lay_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A mask (h, w) in colours over a grey image, each stretched to its own range.
+
+    Args:
+        image: (H, W, 3) or (H, W, 1) bytes.
+        mask: of any size.
+
+    Returns:
+        Bytes (H, W, 3).
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib import colormaps
+
+    height, width = image.shape[:2]
+    grey = resize_map(image.mean(axis=2), height, width)[..., None]
+    colours = colormaps['turbo'](resize_map(mask, height, width))[..., :3]
+    return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * colours)).astype(np.uint8)
 
 
 def attention_titles(
@@ -114,9 +144,7 @@ def draw_attention(
             axis.imshow(_shown(image), cmap='gray')
             return
         level, head = columns[column - 1]
-        axis.imshow(image.mean(axis=2), cmap='gray')
-        mask = resize_map(maps[row][level][head], *image.shape[:2])
-        axis.imshow(mask, cmap='turbo', alpha=0.55, vmin=0, vmax=1)
+        axis.imshow(lay_over(image, maps[row][level][head]))
 
     return _draw_table(draw, [_ratio([i]) for i in images], captions, headings, path)
 

@@ -27,7 +27,7 @@ def need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError("pictures need matplotlib: pip install 'fgplugins[demo]'") from None
+        raise UserError("pictures need matplotlib: pip install 'fgplugins[pictures]'") from None
 
 
 def shortened(name: object, letters: int = 60) -> str:

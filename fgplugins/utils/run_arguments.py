@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ['add_choice_arguments', 'add_display_arguments', 'add_run_arguments']
+__all__ = [
+    'add_choice_arguments',
+    'add_display_arguments',
+    'add_run_arguments',
+    'add_tracking_arguments',
+]
+
+TRACKERS = ('tensorboard', 'wandb', 'mlflow')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +31,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--lr', type=float, metavar='RATE', help='base rate; layers keep their multiples of it'
+    )
+    parser.add_argument(
+        '--ema',
+        nargs='?',
+        const=0.0002,
+        type=float,
+        metavar='MOMENTUM',
+        help='average the weights over the steps of training; validated, saved and drawn are the '
+        'averages. MOMENTUM is the share of the newest weights late in training (0.0002)',
     )
     parser.add_argument(
         '--workers', type=int, metavar='N', help='processes that load images; 0 loads in this one'
@@ -48,6 +64,20 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='PATIENCE',
         help='stop after so many validations in a row without a better score',
+    )
+
+
+def add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a training is followed besides its log."""
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        action='extend',
+        choices=TRACKERS,
+        default=[],
+        metavar='SERVICE',
+        help='also send losses, scores and, after every validation, attention maps of the same '
+        f'validation images to {", ".join(TRACKERS[:-1])} or {TRACKERS[-1]}',
     )
 
 

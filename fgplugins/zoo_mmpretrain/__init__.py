@@ -41,6 +41,7 @@ from fgplugins.zoo_mmpretrain.necks import CLANNeck  # noqa: E402
 from fgplugins.zoo_mmpretrain.optim import AutocastOptimWrapper  # noqa: E402
 from fgplugins.zoo_mmpretrain.pictures import AttentionMapHook  # noqa: E402
 from fgplugins.zoo_mmpretrain.timm_network import TimmNetwork  # noqa: E402
+from fgplugins.zoo_mmpretrain.tracking import MLflowBackend, WandbBackend  # noqa: E402
 from fgplugins.zoo_mmpretrain.transforms import CornerCrop, CropToBox, LoadImage  # noqa: E402
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     'FiniteGradientHook',
     'LoadImage',
     'LocalContrastYUV',
+    'MLflowBackend',
     'MaskDiversityLoss',
     'MethodHead',
     'MultiBranchHead',
@@ -66,6 +68,7 @@ __all__ = [
     'RestrictionScheduleHook',
     'SoftIoULoss',
     'TimmNetwork',
+    'WandbBackend',
     'WorkFolderHook',
     'register_configs',
 ]

@@ -20,6 +20,7 @@ __all__ = [
     'MODELS',
     'OPTIM_WRAPPERS',
     'TRANSFORMS',
+    'VISBACKENDS',
     'register',
 ]
 
@@ -38,6 +39,7 @@ TRANSFORMS = _child(mmpretrain.TRANSFORMS)
 HOOKS = _child(mmpretrain.HOOKS)
 METRICS = _child(mmpretrain.METRICS)
 OPTIM_WRAPPERS = _child(mmpretrain.OPTIM_WRAPPERS)
+VISBACKENDS = _child(mmpretrain.VISBACKENDS)
 FUNCTIONS = _child(MMENGINE_FUNCTIONS)
 
 

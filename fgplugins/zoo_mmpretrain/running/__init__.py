@@ -4,7 +4,7 @@
 processes. `resuming` and `initial_weights` settle what a training starts from. `data` and `models`
 try both before anything is written. `training` runs, in the `work_folder`. `checkpoints` and
 `saved_settings` read checkpoint files as data, `errors` puts errors on one line, and `reporting`
-prints numbers. `options` sets length, batches, rate, workers and device, `schedule` stretches what
-is counted in epochs, `choosing` is by validation images. `terminal` and `progress` are what is
-shown of a run, `results` what a test writes.
+prints numbers. `options` sets length, batches, rate, averages, workers and device, `schedule`
+stretches what is counted in epochs, `choosing` is by validation images, `tracking` by services.
+`terminal` and `progress` are what is shown of a run, `results` what a test writes.
 """

@@ -1,4 +1,4 @@
-"""The options that set what a config says otherwise: length, batches, rate, workers, device."""
+"""The options that set what a config says: length, batches, rate, averages, workers, device."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 
 import torch
 from mmengine import device as mmengine_device
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.running.schedule import stretch
-from fgplugins.zoo_mmpretrain.running.settings import SPLITS
+from fgplugins.zoo_mmpretrain.running.settings import SPLITS, short_type
 
 __all__ = ['set_device', 'set_options']
 
@@ -46,6 +46,8 @@ def set_options(cfg: Config, args: argparse.Namespace, overrides: dict[str, obje
         _set_workers(cfg, args.workers)
     if getattr(args, 'lr', None) is not None:
         _set_rate(cfg, args.lr)
+    if getattr(args, 'ema', None) is not None:
+        _set_averages(cfg, args.ema)
     return [note for note in notes if note]
 
 
@@ -67,6 +69,17 @@ def _set_rate(cfg: Config, rate: float) -> None:
             f'--lr {rate:g}: the config has no optim_wrapper.optimizer, whose rate it would be'
         )
     optimizer.lr = rate
+
+
+def _set_averages(cfg: Config, momentum: float) -> None:
+    """Average the weights: over the last steps at first, over more and more of them later."""
+    if not 0 < momentum < 1:
+        raise UserError(f'--ema {momentum:g}: must be between 0 and 1, as 0.0002')
+    others = [h for h in cfg.get('custom_hooks') or [] if short_type(h) != 'EMAHook']
+    # a share that is small from the first step on would keep the weights of the start
+    hook = dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=momentum,
+                update_buffers=True)  # fmt: skip
+    cfg.custom_hooks = [*others, ConfigDict(hook)]
 
 
 def set_device(name: str) -> None:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from fgplugins.errors import UserError
 from fgplugins.zoo_mmpretrain.running.saved_settings import counts_iterations
+from fgplugins.zoo_mmpretrain.running.settings import short_type
 from fgplugins.zoo_mmpretrain.running.work_folder import is_result, latest_checkpoint
 
 __all__ = ['check_resume', 'check_sources', 'is_finished', 'is_resumed', 'set_resume']
@@ -41,7 +42,7 @@ def check_resume(content: dict, path: str, cfg: Config) -> None:
 
     Raises:
         UserError: if it holds no more than weights, or counted epochs where the config counts
-            iterations, or the other way round.
+            iterations, or the other way round, or averaged its weights where the config does not.
     """
     lacking = [key for key in ('optimizer', 'message_hub') if key not in content]
     meta = content.get('meta')
@@ -58,6 +59,18 @@ def check_resume(content: dict, path: str, cfg: Config) -> None:
             f'--resume {path!r}: its training counted {units[0]}, the config counts {units[1]}: '
             'use the config that was saved in its folder'
         )
+    _check_averages(content, path, cfg)
+
+
+def _check_averages(content: dict, path: str, cfg: Config) -> None:
+    """Refuse averages in the place of the weights that a training would go on from.
+
+    Raises:
+        UserError: if the checkpoint has averages, and the config none.
+    """
+    averages = [h for h in cfg.get('custom_hooks') or [] if short_type(h) == 'EMAHook']
+    if 'ema_state_dict' in content and not averages:
+        raise UserError(f'--resume {path!r}: its training averaged the weights: add --ema')
 
 
 def check_sources(cfg: Config, *files: str | None) -> None:

@@ -13,6 +13,10 @@ from mmengine.runner import Runner
 __all__ = ['few_lines', 'preparing', 'printing_handlers']
 
 
+# of warnings: on what mmengine's own hooks should no longer call; on a server where there is none
+MMENGINES_OWN = ('will be deprecated in future', 'make sure that the mlflow server is running')
+
+
 def printing_handlers(logger: MMLogger) -> list[logging.StreamHandler]:
     """The handlers of a logger that print, rather than write its file."""
     streams = [h for h in logger.handlers if isinstance(h, logging.StreamHandler)]
@@ -20,8 +24,9 @@ def printing_handlers(logger: MMLogger) -> list[logging.StreamHandler]:
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:
-    """Whether a line is not one of mmengine's on what its own hooks should no longer call."""
-    return 'will be deprecated in future' not in record.getMessage()
+    """Whether a line is not one of mmengine's that asks nothing of a user."""
+    message = record.getMessage()
+    return not any(text in message for text in MMENGINES_OWN)
 
 
 def _warnings_only(logger: MMLogger) -> MMLogger:
