@@ -92,6 +92,7 @@ def takes_checkpoint(tool: str, config: str, file: str) -> list[list[str]]:
         'compare': [],
         'report': [[file]],
         'coverage': [],
+        'demo': [[file]],
         'deploy': [[config, file], ['gap', file, '--model-kwargs', 'backbone=resnet10t']],
         'export': [[file, 'out.onnx']],
         'get_flops': [[file], [config, '--checkpoint', file], [config, '--versus', file]],

@@ -343,7 +343,8 @@ def test_recipes_are_scaled_with_all_that_counts_epochs() -> None:
     factor = 12 / before['train_cfg']['max_epochs']
     for key in ('begin', 'period'):
         assert recipe['custom_hooks'][1][key] == round(before['custom_hooks'][1][key] * factor)
-    assert recipe['param_scheduler']['T_max'] == 12
+    warm_up, cosine = recipe['param_scheduler']
+    assert (warm_up['end'], cosine['begin'], cosine['T_max']) == (2, 2, 10)
     halved = recipes.rescale(recipe, 'finetune', 2, 0.5)
     assert halved['train_cfg']['max_epochs'] == 6
     assert halved['custom_hooks'][1]['begin'] == round(recipe['custom_hooks'][1]['begin'] / 2)
