@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -116,8 +117,9 @@ class FineTuned:
         with harmless_checkpoints():
             runner = launching.build_runner(self.cfg, 'verbose')
             runner.register_hook(_ProgressHook(progress))
-            if not is_model_wrapper(runner.model):  # whose gradients have a layout already
-                runner.model.to(memory_format=torch.channels_last)  # which trains faster
+            # which CPUs train faster; gradients of several processes have a layout already
+            if get_device() == 'cpu' and not is_model_wrapper(runner.model):
+                runner.model.to(memory_format=torch.channels_last)
             with logged_errors(runner):
                 runner.train()
         model = runner.model
