@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,8 +39,10 @@ from fgplugins.compare import (
     run_costs,
     run_features,
 )
-from fgplugins.compare.cells import Cell, split_variant, variant
+from fgplugins.compare.cells import Cell, file_name, split_variant, variant
 from fgplugins.compare.jobs import Job, unfinished, write_json
+from fgplugins.compare.report import cells_to_report
+from fgplugins.data.split_files import write_split_file
 from fgplugins.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -154,13 +158,34 @@ def test_the_same_again_runs_nothing_and_an_amended_one_the_new(
     assert '6 finished' in said
     assert 'started' not in said
     assert not (out / 'report' / 'index.html').exists()
-    more = ('--quick', '--methods', 'clan', 'att2', '--seeds', '3', '--epochs', '4')
+    more = ('--quick', '--methods', 'clan', 'att2', '--seeds', '4', '--epochs', '4')
     code, said = run_here(*more, folder=folder, network=network, out=out)
     assert code == 0, said
     assert {p: p.read_bytes() for p in before} == before
-    assert len(list(out.glob('cells/*/result.json'))) == 6 + 2 + 3
+    assert len(list(out.glob('cells/*/result.json'))) == 6 + 2 * 2 + 4
     rows = {row['method']: len(row['runs']) for row in results(out)['backbones'][0]['rows']}
-    assert rows == {'gap': 3, 'clan': 3, 'att2': 3, 'warn': 2}
+    assert rows == {'gap': 4, 'clan': 4, 'att2': 4, 'warn': 2}
+    found = results(out)
+    assert {c['command'].count('--seeds 4') for c in found['cells'] if c['seed'] > 1} == {1}
+    assert {c['command'].count('--seeds 2') for c in found['cells'] if c['method'] == 'warn'} == {1}
+    report = (out / 'report' / 'results.md').read_text(encoding='utf-8')
+    assert report.count('compare.py') + report.count('fgplugins compare') == 2
+
+    image = folder / 'red' / 'more.png'
+    shutil.copy(folder / 'red' / '00.png', image)
+    try:
+        code, said = run_here(*more, folder=folder, network=network, out=out)
+    finally:
+        image.unlink()
+    assert code == 2
+    assert said.endswith(f'than {folder} has now: give another --out\n')
+    write_split_file(folder / 'split.json', folder, comparison.parts_of(out), [], {})
+    try:
+        code, said = run_here(*more, folder=folder, network=network, out=out)
+    finally:
+        (folder / 'split.json').unlink()
+    assert code == 2
+    assert 'another split of them' in said
 
 
 def test_a_failed_cell_is_a_row_with_its_reason(
@@ -286,6 +311,51 @@ def test_test_images_are_scored_once_and_last(
     assert events == (['train', 'val'] if trial is not None else ['train', 'val', 'test'])
     with np.load(job.folder / 'scores.npz') as kept:
         assert ('test_scores' in kept) == (trial is None)
+
+
+@pytest.mark.parametrize('trial', [None, 0])
+def test_whole_networks_score_test_images_once_and_last(
+    quick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trial: int | None
+) -> None:
+    from fgplugins.compare import training
+
+    events: list[str] = []
+    trained = SimpleNamespace(
+        train=lambda progress: events.append('train'),
+        scores=lambda part: (events.append(part), torch.zeros(9, 3))[1],
+        shrink=lambda: None,
+        cfg=SimpleNamespace(train_cfg=SimpleNamespace(max_epochs=1)),
+    )
+    monkeypatch.setattr(training, 'FineTuned', lambda *given: trained)
+    shutil.copytree(quick, tmp_path / 'out')
+    digest = json.loads((quick / 'comparison.json').read_text(encoding='utf-8'))['split']
+    recipe = recipes.row_recipe(recipes.read_recipe('finetune'), 'gap')
+    job = plan.job_of(Cell(digest, 'a', 'gap', 'finetune', recipe, 0, trial), tmp_path / 'out')
+    run_cell.run(job.folder)
+    assert events == (['train', 'val'] if trial is not None else ['train', 'val', 'test'])
+
+
+def test_nothing_is_tested_before_the_tuning_is_done(
+    folder: Path, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    opened = features.Features.__init__
+
+    def noted(self: features.Features, folder: Path, maps: list, z: object, part: str) -> None:
+        opened(self, folder, maps, z, part)
+        self.part = part
+
+    def scored(method: object, of: features.Features, device: torch.device) -> torch.Tensor:
+        events.append(of.part)
+        return heads.score(method, of, device)
+
+    monkeypatch.setattr(features.Features, '__init__', noted)
+    monkeypatch.setattr(run_cell, 'score', scored)
+    asked = ('--quick', '--methods', 'att2', '--seeds', '2', '--epochs', '2', '--tune', '3')
+    code, said = run_here(*asked, '--no-page', folder=folder, network=network, out=tmp_path / 'out')
+    assert code == 0, said
+    assert events == ['val'] * 6 + ['val', 'test'] * 4
+    assert len(results(tmp_path / 'out')['trials']) == 6
 
 
 def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
@@ -432,6 +502,81 @@ def test_a_dry_run_writes_nothing(
     assert '10 cells (2 rows x 5 seeds)' in ran.stdout
     assert '#SBATCH --array=0-9' in ran.stdout
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_dry_run_writes_no_digits(network: str, tmp_path: Path, run_tool: Callable) -> None:
+    asked = ('compare', 'digits', '--quick', '--backbone', network, '--dry-run', '--size', '64')
+    ran = run_tool(*asked)
+    assert ran.returncode == 0, ran.stderr
+    assert '600 to train on, 200 to validate, 600 to test' in ran.stdout
+    refused = run_tool(*asked[:-3], '--methods', 'warn:haeds=2')
+    assert refused.returncode == 2 and 'haeds' in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_what_is_finished(
+    quick: Path, folder: Path, network: str, run_tool: Callable
+) -> None:
+    ran = run_tool(
+        'compare', str(folder), '--backbone', network, '--out', str(quick), '--dry-run', '--quick',
+        '--methods', 'warn', 'clan', '--seeds', '3', '--epochs', '4', '--size', '64', '--jobs',
+        'slurm',
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert '#SBATCH --array=0-2' in ran.stdout, 'six of nine are finished'
+
+
+def test_folders_of_names_are_told_apart() -> None:
+    others = [f'local-dir:/{name}' for name in ('网络甲', '网络乙', 'a b', 'a_b')]
+    names = ['resnet50', *others]
+    found = [file_name(name) for name in names]
+    assert len(set(found)) == len(names) and found[0] == 'resnet50'
+    assert all(name.isascii() and '/' not in name for name in found)
+
+
+def test_devices_of_a_cell_share_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fgplugins.compare.training import config_of
+
+    recipe = recipes.row_recipe(recipes.read_recipe('finetune', batch_size=6), 'gap')
+    cell = Cell('x', 'resnet18', 'gap', 'finetune', recipe, 0)
+    sizes = []
+    for processes in ('1', '3'):
+        monkeypatch.setenv('WORLD_SIZE', processes)
+        sizes.append(config_of(cell, Path('data'), 2, Path('out')).train_dataloader.batch_size)
+    assert sizes == [6, 2]
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    with pytest.raises(UserError, match='4 devices of a cell do not divide a batch of 6 images: '
+                                        'a --batch-size that they do, as 8'):  # fmt: skip
+        config_of(cell, Path('data'), 2, Path('out'))
+
+
+def test_cells_of_earlier_commands_are_reported_with_those_asked_for(tmp_path: Path) -> None:
+    def cell(method: str, seed: int, backbone: str = 'a', **more: object) -> Cell:
+        found = Cell('x', backbone, method, 'quick', {'lr': 1.0, **more}, seed)
+        plan.job_of(found, tmp_path)
+        return found
+
+    def trial(number: int, done: bool = True) -> Cell:
+        found = replace(cell('gap', 1000), trial=number)
+        job = plan.job_of(found, tmp_path)
+        if done:
+            write_json(job.folder / 'result.json', {})
+        return found
+
+    asked = [cell('gap', 0), cell('clan', 0)]
+    diverged = cell('warn', 1)
+    write_json(diverged.folder(tmp_path) / 'failed.json', {'reason': 'diverged'})
+    cell('warn', 2, lr=3.0)  # of another recipe
+    cell('gap', 0, 'b', lr=3.0), cell('warn', 0, 'b')  # whose control is of another recipe
+    both = [cell('gap', 0, 'c'), cell('warn', 0, 'c')]
+    trials = [trial(0), trial(1), trial(2, done=False)]
+    shutil.rmtree(cell('gap', 1000).folder(tmp_path))
+    damaged = cell('att2', 0).folder(tmp_path)
+    (damaged / 'cell.json').write_text('{')
+    for number, more in ((0, []), (1, trials[:1]), (9, trials[:2])):
+        found = cells_to_report(tmp_path, asked, lambda row: {'lr': 1.0}, number)
+        assert found[:2] == asked
+        assert {c.key for c in found[2:]} == {c.key for c in [diverged, *both, *more]}
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from fgplugins.page import command
 from fgplugins.page.choosing import choose
 from fgplugins.page.command import Settings, write_page
 from fgplugins.page.plots import axis_of, cost_plot, strips
+from fgplugins.page.rendering import _recipes
 from fgplugins.utils.drawing import resize_map
 
 ODD = [
@@ -340,3 +341,19 @@ def test_marks_stand_where_the_values_are(images: list[str], tmp_path: Path) -> 
     equal = axis_of([90.0, 90.0])
     assert equal.low < 90 < equal.high
     assert [text for _, text in axis_of([0, 10]).ticks] == ['0', '5', '10']
+
+
+def test_recipes_are_said_by_length_batch_and_rate() -> None:
+    quick = {'epochs': 30, 'lr': 0.005, 'arguments': {'heads': 2}}
+    whole = {
+        'train_cfg': {'max_epochs': 6},
+        'train_dataloader': {'batch_size': 32},
+        'optim_wrapper': {'optimizer': {'type': 'AdamW', 'lr': 0.0005}},
+        'size': 128,
+    }
+    cells = [{'method': m, 'recipe': quick} for m in ('gap', 'warn', 'gap')]
+    assert _recipes(cells) == ['epochs 30, lr 0.005']
+    cells[1] = {'method': 'warn', 'recipe': {**quick, 'lr': 0.002}}
+    assert _recipes(cells) == ['gap: epochs 30, lr 0.005', 'warn: epochs 30, lr 0.002']
+    said = 'epochs 6, batch_size 32, lr 0.0005, size 128'
+    assert _recipes([{'method': 'siou', 'recipe': whole}]) == [said]

@@ -19,6 +19,7 @@ __all__ = [
     'Cell',
     'file_name',
     'read_cell',
+    'read_command',
     'split_variant',
     'variant',
 ]
@@ -29,7 +30,12 @@ RUN = 'run'  # of a cell: the folder of MMPretrain's runner
 
 
 def file_name(name: str) -> str:
-    """A name that every file system takes."""
+    """A name that every file system takes: another one for every name."""
+    plain = _plain(name)
+    return plain if plain == name else f'{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+
+
+def _plain(name: str) -> str:
     return re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)
 
 
@@ -62,7 +68,7 @@ class Cell:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         trial = '' if self.trial is None else f'-t{self.trial}'
         name = f'{self.method}-{self.backbone}-s{self.seed}{trial}-{digest}'
-        return file_name(name)
+        return _plain(name)
 
     def folder(self, root: Path) -> Path:
         """Where a comparison keeps it."""
@@ -74,7 +80,18 @@ class Cell:
 
 def read_cell(folder: Path) -> Cell:
     """The cell that a folder is of."""
-    return Cell(**json.loads((folder / 'cell.json').read_text(encoding='utf-8')))
+    content = _content(folder)
+    content.pop('command', None)
+    return Cell(**content)
+
+
+def read_command(folder: Path) -> str:
+    """The command that first asked for a cell."""
+    return _content(folder).get('command', '')
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / 'cell.json').read_text(encoding='utf-8'))
 
 
 def split_variant(row: str) -> tuple[str, dict[str, Any]]:

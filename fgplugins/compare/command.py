@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import torch
 
 from fgplugins.compare import comparison, plan
 from fgplugins.compare.cells import Cell, file_name
-from fgplugins.compare.digits import DIGITS, write_digits
+from fgplugins.compare.digits import COUNTS, DIGITS, NUM_CLASSES, write_digits
 from fgplugins.compare.features import (
     FeaturePlan,
     check_disk,
@@ -66,15 +67,17 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     folder, own = _folder(args)
     root = Path(args.out or f'compare_{folder.name}')
     before = comparison.check_folder_free(root, folder)
-    if own and not args.dry_run:
-        write_digits(folder)
-    parts = None
-    if before is None or not comparison.split_path(root).is_file():
-        with progress_bar('reading images') as progress:
-            parts = comparison.settle_parts(str(folder), os.cpu_count() or 1, progress)
-    found = parts.parts if parts is not None else comparison.parts_of(root)
-    counts = [len(found[part].images) for part in PARTS]
-    num_classes = len(found['train'].classes)
+    new = before is None or not comparison.split_path(root).is_file()
+    to_write = own and not folder.is_dir()
+    parts = _settle(folder) if new and not to_write else None
+    if to_write:
+        counts, num_classes = [COUNTS[part] for part in PARTS], NUM_CLASSES
+    else:
+        if before is not None:
+            comparison.check_same_images(root, folder, before)
+        found = parts.parts if parts is not None else comparison.parts_of(root)
+        counts = [len(found[part].images) for part in PARTS]
+        num_classes = len(found['train'].classes)
     say(
         f'{printable(folder)}: {sum(counts)} images of {num_classes} classes: {counts[0]} to train '
         f'on, {counts[1]} to validate, {counts[2]} to test'
@@ -102,10 +105,14 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         'command': args.command,
     }
     if args.dry_run:
-        _say_dry(args, root, asked, recipes, devices)
+        _say_dry(args, root, (before or {}).get('split', ''), mode, recipes, devices)
         return
     with only_comparison_in(root):
-        split = comparison.write_comparison(root, parts, asked)
+        if to_write:
+            write_digits(folder)
+            parts = _settle(folder)
+        state = comparison.state_of(folder) if new else before.get('state')
+        split = comparison.write_comparison(root, parts, asked, state)
         for job in _feature_jobs(root, stored, recipes):
             _run(args, [job], [devices[0].partition('+')[0]])
             if not job.finished:
@@ -113,11 +120,11 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         if args.tune:
             recipes = _tune(args, root, split, mode, recipes, devices)
         cells = plan.make_cells(split, mode, recipes, range(args.seeds))
-        jobs = [plan.job_of(cell, root) for cell in cells]
+        jobs = [plan.job_of(cell, root, args.command) for cell in cells]
         done = len(jobs) - len(unfinished(jobs))
         say(f'{len(jobs)} cells ({len(recipes)} rows x {args.seeds} seeds), {done} finished')
         _run(args, jobs, devices)
-        counted = cells_to_report(root, cells, lambda row: row_recipe(recipe, row))
+        counted = cells_to_report(root, cells, lambda row: row_recipe(recipe, row), args.tune or 0)
         costs = _costs(args, root, counted, devices[:1])
         results = write_report(root, counted, asked, costs)
     _say_results(root, results)
@@ -128,6 +135,11 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
             f'{len(failed)} of {len(jobs)} cells failed, as {failed[0].name}: {failed[0].failure}; '
             'the same command tries them again'
         )
+
+
+def _settle(folder: Path) -> comparison.Parts:
+    with progress_bar('reading images') as progress:
+        return comparison.settle_parts(str(folder), os.cpu_count() or 1, progress)
 
 
 def _folder(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -201,18 +213,20 @@ def _tune(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     from fgplugins.compare.tuning import tune
 
-    return tune(root, split, mode, recipes, args.tune, lambda jobs: _run(args, jobs, devices))
+    run = partial(_run, args, devices=devices)
+    return tune(root, split, mode, recipes, args.tune, run, args.command)
 
 
 def _say_dry(
     args: argparse.Namespace,
     root: Path,
-    asked: dict[str, Any],
+    split: str,
+    mode: str,
     recipes: dict[tuple[str, str], dict[str, Any]],
     devices: Sequence[str],
 ) -> None:
     """What would be run."""
-    cells = plan.make_cells('', asked['mode'], recipes, range(args.seeds))
+    cells = plan.make_cells(split, mode, recipes, range(args.seeds))
     print(f'{len(cells)} cells ({len(recipes)} rows x {args.seeds} seeds) in {root}, as')
     for (backbone, row), recipe in recipes.items():
         own = ', '.join(f'{k}={v}' for k, v in recipe['arguments'].items())

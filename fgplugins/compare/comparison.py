@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +29,12 @@ from fgplugins.utils.command_line import check_output_folder
 __all__ = [
     'Parts',
     'check_folder_free',
+    'check_same_images',
     'parts_of',
     'settle_parts',
     'split_digest',
     'split_path',
+    'state_of',
     'write_comparison',
 ]
 
@@ -139,7 +142,8 @@ def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
     check_output_folder('--out', out)
     before = read_json(out / FILE)
     if before is None:
-        if out.is_dir() and any(not p.name.startswith('.') for p in out.iterdir()):
+        # a split alone is of a comparison that was stopped at its very beginning
+        if out.is_dir() and any(p.name[0] != '.' and p.name != SPLIT_FILE for p in out.iterdir()):
             raise UserError(
                 f'--out {out}: holds files, but no comparison: give a new or empty folder'
             )
@@ -152,13 +156,58 @@ def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
     return before
 
 
-def write_comparison(root: Path, parts: Parts | None, asked: Mapping[str, Any]) -> str:
-    """Write the split, where there is none yet, and what is asked; the digest of the split."""
+def state_of(folder: Path) -> str:
+    """What tells whether images of a folder or their parts have changed: a digest of their list.
+
+    It has the path and the size of every image, by part and class.
+
+    Raises:
+        UserError: if it is no folder of images.
+    """
+    _, parts = read_parts(str(folder))
+    digest = hashlib.sha256()
+    for part, split in sorted(parts.items()):
+        lines = [
+            f'{part} {split.classes[label]} {Path(os.path.relpath(path, folder)).as_posix()} '
+            f'{Path(path).stat().st_size}\n'
+            for path, label in zip(split.images, split.labels, strict=True)
+        ]
+        digest.update(''.join(sorted(lines)).encode(errors='surrogatepass'))
+    return digest.hexdigest()[:16]
+
+
+def check_same_images(out: Path, folder: Path, before: Mapping[str, Any]) -> None:
+    """Refuse to go on with a comparison whose images or whose split are not what they were.
+
+    Raises:
+        UserError: if the folder has changed.
+    """
+    if before.get('state') not in (None, state_of(folder)):
+        raise UserError(
+            f'--out {out}: was begun with other images, or another split of them, than '
+            f'{printable(folder)} has now: give another --out'
+        )
+
+
+def write_comparison(
+    root: Path, parts: Parts | None, asked: Mapping[str, Any], state: str | None = None
+) -> str:
+    """Write the split, where there is none yet, and what is asked.
+
+    Args:
+        root: folder of the comparison.
+        parts: the split; None if it is there.
+        asked: what is asked.
+        state: see `state_of`; None if the comparison is older than that.
+
+    Returns:
+        The digest of the split.
+    """
     root.mkdir(parents=True, exist_ok=True)
     if parts is not None:
         write_split_file(
             split_path(root), parts.folder.absolute(), parts.parts, parts.together, parts.asked
         )
     digest = split_digest(split_path(root))
-    write_json(root / FILE, {'form': 1, 'split': digest, **asked})
+    write_json(root / FILE, {'form': 1, 'split': digest, 'state': state, **asked})
     return digest

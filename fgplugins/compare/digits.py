@@ -8,9 +8,10 @@ from PIL import Image
 
 from fgplugins.data.cluttered_digits import SPLITS, cluttered_digits
 
-__all__ = ['DIGITS', 'write_digits']
+__all__ = ['COUNTS', 'DIGITS', 'NUM_CLASSES', 'write_digits']
 
 DIGITS = 'digits'  # the folder's name on the command line
+NUM_CLASSES = 10
 COUNTS = {'train': 600, 'val': 200, 'test': 600}
 CLUTTER, SIDE = 2, 40
 

@@ -146,12 +146,12 @@ def place_of(cell: Cell, root: Path) -> Job:
     return Job(name, folder, command)
 
 
-def job_of(cell: Cell, root: Path) -> Job:
-    """The process of a cell; what it is to do is written into its folder."""
+def job_of(cell: Cell, root: Path, command: str = '') -> Job:
+    """The process of a cell; what it is to do, and by which command, is written into its folder."""
     job = place_of(cell, root)
     job.folder.mkdir(parents=True, exist_ok=True)
     if not (job.folder / 'cell.json').is_file():
-        write_json(job.folder / 'cell.json', cell.as_json())
+        write_json(job.folder / 'cell.json', {**cell.as_json(), 'command': command})
     return job
 
 

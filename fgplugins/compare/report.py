@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fgplugins.compare.best import write_best
-from fgplugins.compare.cells import Cell, read_cell
+from fgplugins.compare.cells import CONTROL, Cell, read_cell
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.jobs import write_json
 from fgplugins.compare.plots import write_plots
@@ -19,30 +19,41 @@ __all__ = ['cells_to_report', 'write_report']
 
 
 def cells_to_report(
-    root: Path, asked: Sequence[Cell], recipe_of: Callable[[str], dict[str, Any]]
+    root: Path, asked: Sequence[Cell], recipe_of: Callable[[str], dict[str, Any]], trials: int = 0
 ) -> list[Cell]:
-    """The cells that were asked for, and finished ones of earlier commands that go with them.
+    """The cells that were asked for, and those of earlier commands that go with them.
 
-    Those are of the same split and mode, and were trained by the recipe that their row has now.
+    These are of the same split and mode, and were trained by the recipe that their row has now,
+    finished or not; on another backbone only where the control is among them.
 
     Args:
         root: folder of the comparison.
         asked: by this command.
         recipe_of: the recipe of a row.
+        trials: of each row that this command asked for.
     """
     known, first = {cell.key for cell in asked}, asked[0]
     tuned = {(cell.backbone, cell.method): cell.recipe for cell in asked}
     found = list(asked)
     for folder in sorted((root / 'cells').iterdir()):
-        if folder.name in known or not (folder / 'result.json').is_file():
+        if folder.name in known:
             continue
-        cell = read_cell(folder)
+        try:
+            cell = read_cell(folder)
+        except (OSError, TypeError, ValueError):  # damaged, and asked for no longer
+            continue
         if (cell.split, cell.mode) != (first.split, first.mode):
             continue
         recipe = tuned.get((cell.backbone, cell.method)) or recipe_of(cell.method)
-        if cell.trial is not None or cell.recipe == recipe:
+        is_trial = cell.trial is not None
+        if (cell.trial < trials and _is_finished(folder)) if is_trial else cell.recipe == recipe:
             found.append(cell)
-    return found
+    compared = {cell.backbone for cell in found if cell.method == CONTROL and cell.trial is None}
+    return [cell for cell in found if cell.backbone in compared]
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / 'result.json').is_file()
 
 
 def write_report(

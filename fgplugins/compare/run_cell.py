@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from fgplugins.analysis.timing import machine_record
-from fgplugins.compare.cells import METHOD_FILE, Cell, read_cell
+from fgplugins.compare.cells import METHOD_FILE, Cell, read_cell, read_command
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.features import Features, build_row, features_folder, plan_features
 from fgplugins.compare.heads import score, train_head
-from fgplugins.compare.jobs import read_json, write_json
+from fgplugins.compare.jobs import write_json
 from fgplugins.serving.models import choose_device
 from fgplugins.utils.command_line import main_guard
 from fgplugins.utils.memory import keep_freed_memory
@@ -62,7 +62,6 @@ def run(folder: Path) -> None:
     temporary = folder / '.scores.npz'
     np.savez_compressed(temporary, **arrays)
     temporary.replace(folder / 'scores.npz')
-    command = (read_json(root / 'comparison.json') or {}).get('command', '')
     top1 = {
         part: {'top1': round(100 * float((values.argmax(1).numpy() == labels[part]).mean()), 4)}
         for part, values in found.items()
@@ -76,7 +75,7 @@ def run(folder: Path) -> None:
         'epochs': epochs,
         'hardware': _hardware(device),
         'versions': _versions(),
-        'command': command,
+        'command': read_command(folder),
     }
     write_json(folder / 'result.json', content)
     print(', '.join(f'{part} top-1 {value["top1"]:.2f} %' for part, value in top1.items()))

@@ -97,8 +97,12 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         ]
     if results['trials']:
         lines += [f'Trials of the tuning, on validation images only: {len(results["trials"])}.', '']
+    commands = dict.fromkeys(c['command'] for c in results['cells'] if c.get('command'))
     if 'command' in asked:
-        lines += ['## The command', '', '```bash', str(asked['command']), '```', '']
+        commands[str(asked['command'])] = None
+    if commands:
+        lines += ['## The commands' if len(commands) > 1 else '## The command', '']
+        lines += ['```bash', *commands, '```', '']
     return '\n'.join(lines)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fgplugins.compare.cells import RUN, Cell, split_variant
+from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.utils.modes import in_testing
 from fgplugins.zoo_mmpretrain.running import (
@@ -61,11 +62,27 @@ def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Co
     for dataset in all_datasets(cfg):
         dataset.data_root = str(data_root)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+    _share_batch(cfg, int(os.environ.get('WORLD_SIZE', '1')))
     cfg.randomness = dict(seed=cell.seed)
     cfg.work_dir = str(folder / RUN)
     # the scores of the last epoch are computed once, when all is chosen
     cfg.val_cfg = cfg.val_evaluator = cfg.val_dataloader = None
     return cfg
+
+
+def _share_batch(cfg: Config, processes: int) -> None:
+    """Give every process its part of the recipe's batch, so that a step has as many images.
+
+    Raises:
+        UserError: if it cannot be divided.
+    """
+    size = cfg.train_dataloader.batch_size
+    if size % processes:
+        raise UserError(
+            f'{processes} devices of a cell do not divide a batch of {size} images: a --batch-size '
+            f'that they do, as {processes * -(-size // processes)}'
+        )
+    cfg.train_dataloader.batch_size = size // processes
 
 
 class _ProgressHook(Hook):

@@ -32,6 +32,7 @@ def tune(
     recipes: dict[tuple[str, str], dict[str, Any]],
     trials: int,
     run: Callable[[Sequence[Job]], None],
+    command: str = '',
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The recipes with the rate and length that did best on the validation images.
 
@@ -45,6 +46,7 @@ def tune(
         recipes: by backbone and row.
         trials: of each row.
         run: runs jobs to their end.
+        command: that asks for them.
 
     Returns:
         The same, tuned; a row without a successful trial keeps its recipe.
@@ -67,7 +69,7 @@ def tune(
                 tried = rescale(recipe, mode, factor, length)
                 cell = Cell(split, backbone, row, mode, tried, SEED, number)
                 asked.append(((backbone, row), trial, cell))
-        run([job_of(cell, root) for _, _, cell in asked])
+        run([job_of(cell, root, command) for _, _, cell in asked])
         for key, trial, cell in asked:
             result = cell.folder(root) / 'result.json'
             if result.is_file():

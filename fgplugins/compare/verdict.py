@@ -59,6 +59,11 @@ def remarks(
         said.append(
             f'With {fewest} seeds it is hardly known how much runs differ by chance, so the '
             f'intervals are wide: {FEW_RUNS} seeds or more see smaller differences.'
+            + (
+                ' And of several methods one may seem to differ more often than Holm p says.'
+                if len(known) > 1
+                else ''
+            )
         )
     for d in known:
         if not d.found and d.p <= LEVEL:

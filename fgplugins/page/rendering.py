@@ -122,7 +122,7 @@ def _of_backbone(found: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]
 
 def _repeat(comparison: Comparison) -> dict[str, Any]:
     """Commands, versions and hardware of the cells, each once."""
-    cells, asked = comparison.results['cells'], comparison.asked
+    cells, asked = comparison.results['cells'], comparison.results['asked']
     commands = dict.fromkeys(c['command'] for c in cells if 'command' in c)
     if asked.get('command'):
         commands = dict.fromkeys([*commands, asked['command']])
@@ -136,19 +136,38 @@ def _repeat(comparison: Comparison) -> dict[str, Any]:
         for cell in cells
         if 'hardware' in cell
     )
-    recipe = {k: v for k, v in (asked.get('recipe') or {}).items() if not isinstance(v, dict)}
     return {
         'commands': list(commands),
         'versions': list(versions),
         'hardware': list(hardware),
-        'recipe': ', '.join(f'{key} {value}' for key, value in recipe.items()),
+        'recipes': _recipes(cells),
         'mode': asked.get('mode'),
         'folder': printable(comparison.folder),
         'split': split_path(comparison.root).name,
-        'digest': asked.get('split'),
+        'digest': cells[0]['split'],
         'seconds': sum(sum(cell.get('seconds', {}).values()) for cell in cells),
         'trials': len(comparison.results['trials']),
     }
+
+
+def _recipes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Length, batch and rate of the trainings: one line, or a line for all rows that share them."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        recipe = cell['recipe']
+        if 'train_cfg' in recipe:  # of MMPretrain's runner
+            optimizer = recipe['optim_wrapper']['optimizer']
+            recipe = {
+                'epochs': recipe['train_cfg']['max_epochs'],
+                'batch_size': recipe['train_dataloader']['batch_size'],
+                **{key: optimizer[key] for key in ('lr', 'weight_decay') if key in optimizer},
+                **{key: recipe[key] for key in ('size',) if key in recipe},
+            }
+        said = ', '.join(f'{key} {v}' for key, v in recipe.items() if isinstance(v, (int, float)))
+        rows.setdefault(said, {})[cell['method']] = None
+    if len(rows) == 1:
+        return list(rows)
+    return [f'{", ".join(methods)}: {said}' for said, methods in rows.items()]
 
 
 def page(comparisons: Sequence[Mapping[str, Any]], inside: str, beside: bool, version: str) -> str:

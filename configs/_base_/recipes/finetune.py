@@ -3,6 +3,7 @@ _base_ = ['../datasets/cub_224.py', '../schedules/finetune_small.py', '../defaul
 
 custom_hooks = [dict(type='EpochSeedHook')]  # a resumed cell goes on as the uninterrupted one
 
+train_dataloader = dict(batch_size=32)
 # by trials of the control on validation images (docs/compare.md)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 # without a warm-up the first steps of new layers wreck what the backbone knows
