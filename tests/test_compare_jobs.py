@@ -40,6 +40,10 @@ def wait_for(path):
 HANG = "globals().update(file=open('lock', 'w'))\nfcntl.flock(file, fcntl.LOCK_EX)\n"
 HANG += "Path('held').touch()\ntime.sleep(600)\n"
 
+# its child holds the lock, in a session of its own as the workers of torchrun
+SESSION = f'child = {HANG!r}\ncommand = [sys.executable, "-c", {BEGIN!r} + child, "."]\n'
+SESSION += "subprocess.Popen(command, start_new_session=True)\nwait_for('held')\n"
+
 # a scheduler that is a process of its own: JSON of (name, folder, command) -> run_local
 SCHEDULER = """
 import json, sys
@@ -186,16 +190,25 @@ def test_a_failure_stops_nothing_and_is_tried_again(
     assert (tmp_path / 'order').read_text() == 'abcbd'
 
 
-def test_what_a_command_leaves_behind_is_ended(make: Callable[..., Job]) -> None:
-    leave = f'child = {HANG!r}\ncommand = [sys.executable, "-c", {BEGIN!r} + child, "."]\n'
-    job = make('a', leave + "subprocess.Popen(command)\nwait_for('held')\nfinish()")
+@pytest.mark.parametrize('session', [False, True])
+def test_what_a_command_leaves_behind_is_ended(make: Callable[..., Job], session: bool) -> None:
+    job = make('a', SESSION.replace('=True)', f'={session})') + 'finish()')
     run_local([job], ['cpu'], 'quiet')
     assert job.finished
     wait_until(lambda: is_free(job.folder / 'lock'), 'a process is left')
 
 
-def test_children_end_with_a_killed_scheduler(make: Callable[..., Job]) -> None:
-    jobs = [make('done'), make('a', HANG), make('b', HANG), make('waiting')]
+def test_a_command_that_hears_no_sigterm_is_ended(make: Callable[..., Job]) -> None:
+    deaf = SESSION.replace('child = ', 'child = "signal.signal(15, signal.SIG_IGN)\\n" + ')
+    job = make('a', deaf + 'finish()')
+    run_local([job], ['cpu'], 'quiet')
+    assert job.finished
+    assert is_free(job.folder / 'lock')
+
+
+@pytest.mark.parametrize('last', [HANG, SESSION + 'time.sleep(600)'], ids=['group', 'session'])
+def test_children_end_with_a_killed_scheduler(make: Callable[..., Job], last: str) -> None:
+    jobs = [make('done'), make('a', HANG), make('b', last), make('waiting')]
     scheduler = start_scheduler(jobs)
     for job in jobs[1:3]:
         wait_until((job.folder / 'held').exists, 'not started')
@@ -211,8 +224,11 @@ def test_children_end_with_a_killed_scheduler(make: Callable[..., Job]) -> None:
     assert all(job.finished for job in again)
 
 
-def test_ctrl_c_ends_the_children_and_says_how_to_go_on(make: Callable[..., Job]) -> None:
-    jobs = [make('done'), make('a', HANG), make('b', HANG)]
+@pytest.mark.parametrize('last', [HANG, SESSION + 'time.sleep(600)'], ids=['group', 'session'])
+def test_ctrl_c_ends_the_children_and_says_how_to_go_on(
+    make: Callable[..., Job], last: str
+) -> None:
+    jobs = [make('done'), make('a', HANG), make('b', last)]
     scheduler = start_scheduler(jobs)
     for job in jobs[1:]:
         wait_until((job.folder / 'held').exists, 'not started')

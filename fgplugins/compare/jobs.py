@@ -35,6 +35,7 @@ LOCK = '.fgplugins.lock'
 LOG_END = 1 << 16  # bytes of a log in which the reason of a failure is looked for
 LETTERS = 300  # of a reason
 POLL = 0.05  # seconds between two looks at a process
+PATIENCE = 10.0  # seconds for a keeper to end all that it keeps
 
 # `error: ...` of a tool, the last line of a traceback, and an error in mmengine's log
 ERROR = re.compile(r'(?:error|[\w.]*(?:Error|Exception|Exit|Interrupt)): \S|.* - ERROR - \S')
@@ -205,10 +206,12 @@ class JobProcess:
 
     def end(self) -> None:
         """Kill all its processes, where it has not ended."""
-        if self._keeper.poll() is None:
+        self._keeper.stdin.close()  # the lifeline: the keeper finds those of other sessions too
+        try:
+            self._keeper.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
             self._kill()
             self._keeper.wait()
-        self._keeper.stdin.close()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
