@@ -12,11 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from fgplugins.compare import display, local
-from fgplugins.compare.jobs import Job, JobProcess, Progress, only_comparison_in, write_json
+from fgplugins.compare.jobs import (
+    Job,
+    JobProcess,
+    Progress,
+    only_comparison_in,
+    only_process_in,
+    whole_file,
+    write_json,
+)
 from fgplugins.compare.local import run_local
 from fgplugins.errors import UserError
 
@@ -332,6 +341,48 @@ def test_files_are_never_there_in_part(tmp_path: Path) -> None:
         write_json(tmp_path / 'a.json', {'a': object()})
     assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}
     assert [file.name for file in tmp_path.iterdir()] == ['a.json']
+
+
+def test_scores_are_never_there_in_part(tmp_path: Path) -> None:
+    path = tmp_path / 'scores.npz'
+    path.write_bytes(b'before')
+    with pytest.raises(OSError, match='full'), whole_file(path) as file:
+        file.write(b'a part')
+        raise OSError('the disk is full')
+    assert path.read_bytes() == b'before'
+    assert [file.name for file in tmp_path.iterdir()] == ['scores.npz']
+
+
+def test_a_result_needs_the_scores_of_its_cell(make: Callable[..., Job]) -> None:
+    job = make('a', "assert not Path('result.json').exists()\nfinish()")
+    write_json(job.folder / 'result.json', {'cell': {'seed': 0}})
+    assert not job.finished
+    scores = job.folder / 'scores.npz'
+    np.savez_compressed(scores, val_scores=np.random.default_rng(0).normal(size=(50, 3)))
+    assert job.finished
+    content = scores.read_bytes()
+    half = len(content) // 2
+    for spoilt in (content[:half], b'', bytes(len(content)),
+                   content[:half] + bytes(9) + content[half + 9 :]):  # fmt: skip
+        scores.write_bytes(spoilt)
+        assert not job.finished
+    run_local([job], ['cpu'], 'quiet')
+    assert job.finished
+    assert job.failure is None
+
+
+def test_a_cell_that_another_process_trains_keeps_its_files(make: Callable[..., Job]) -> None:
+    job = make('a', "sys.exit('error: another process')")
+    job.log.write_text('epoch 1\n')
+    write_json(job.folder / 'progress.json', {'epoch': 1, 'epochs': 3, 'seconds': 1.5})
+    with only_process_in(job.folder):
+        run_local([job], ['cpu'], 'quiet')
+    assert job.failure == 'error: another process'
+    assert job.log.read_text() == 'epoch 1\nerror: another process\n'
+    assert job.progress == Progress(1, 3, 1.5)
+    run_local([make('a')], ['cpu'], 'quiet')
+    assert job.finished
+    assert job.log.read_text() == ''
 
 
 def test_a_folder_is_of_one_comparison_at_a_time(tmp_path: Path) -> None:
