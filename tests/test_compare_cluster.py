@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -164,7 +164,7 @@ SLOW = "while not Path('../go').exists():\n    time.sleep(0.05)\nfinish()"
 def interrupted(
     make: Callable[..., Job], tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
-) -> list[Job]:  # fmt: skip
+) -> Iterator[list[Job]]:  # fmt: skip
     """A job array of two tasks that nobody waits for: the first has ended, the second runs."""
     jobs = [make('a'), make('b', SLOW)]
 
@@ -180,7 +180,8 @@ def interrupted(
         '\ninterrupted; 1 of 2 cells are finished, the others run on: '
         'wait for them with the same command, or scancel 7\n'
     )
-    return jobs
+    yield jobs
+    (tmp_path / 'cells' / 'go').touch()  # so that nothing is left running
 
 
 def test_submitted_jobs_are_waited_for_again(
