@@ -40,7 +40,7 @@ from fgplugins.compare import (
     run_features,
 )
 from fgplugins.compare.cells import Cell, file_name, split_variant, variant
-from fgplugins.compare.jobs import Job, unfinished, write_json
+from fgplugins.compare.jobs import Job, only_process_in, read_json, unfinished, write_json
 from fgplugins.compare.report import cells_to_report
 from fgplugins.data.split_files import write_split_file
 from fgplugins.errors import UserError
@@ -323,10 +323,11 @@ def test_whole_networks_score_test_images_once_and_last(
     trained = SimpleNamespace(
         train=lambda progress: events.append('train'),
         scores=lambda part: (events.append(part), torch.zeros(9, 3))[1],
-        shrink=lambda: None,
+        earlier=0.0,
         cfg=SimpleNamespace(train_cfg=SimpleNamespace(max_epochs=1)),
     )
     monkeypatch.setattr(training, 'FineTuned', lambda *given: trained)
+    monkeypatch.setattr(training, 'shrink', lambda folder: None)
     shutil.copytree(quick, tmp_path / 'out')
     digest = json.loads((quick / 'comparison.json').read_text(encoding='utf-8'))['split']
     recipe = recipes.row_recipe(recipes.read_recipe('finetune'), 'gap')
@@ -356,6 +357,26 @@ def test_nothing_is_tested_before_the_tuning_is_done(
     assert code == 0, said
     assert events == ['val'] * 6 + ['val', 'test'] * 4
     assert len(results(tmp_path / 'out')['trials']) == 6
+
+
+def test_a_cell_is_trained_by_one_process_at_a_time(
+    quick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    (folder,) = out.glob('cells/warn-*-s0-*')
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    refused = pytest.raises(UserError, match=f'^{folder.name}: another process trains this cell')
+    with only_process_in(folder), refused:
+        run_cell.run(folder)
+    assert {p: p.read_bytes() for p in before} == before
+    monkeypatch.setattr(run_cell, '_run', lambda folder: ran.append(folder))
+    ran: list[Path] = []
+    run_cell.run(folder)
+    monkeypatch.setenv('RANK', '1')  # the main process of the same cell holds it
+    with only_process_in(folder):
+        run_cell.run(folder)
+    assert ran == [folder, folder]
 
 
 def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
@@ -613,9 +634,14 @@ def test_a_killed_cell_goes_on_from_its_last_epoch(
         folder = tmp_path / name
         folder.mkdir()
         epochs: list[int] = []
+        spent: list[float] = []
 
-        def note(epoch: int, of: int, seconds: float, epochs: list[int] = epochs) -> None:
+        def note(
+            epoch: int, of: int, seconds: float,
+            epochs: list[int] = epochs, spent: list[float] = spent,
+        ) -> None:  # fmt: skip
             epochs.append(epoch)
+            spent.append(seconds)
 
         def stop(epoch: int, of: int, seconds: float) -> None:
             if epoch == 2:  # the checkpoint of the first epoch is there
@@ -624,12 +650,76 @@ def test_a_killed_cell_goes_on_from_its_last_epoch(
         if killed:
             with pytest.raises((Killed, UserError)):
                 FineTuned(cell, quick / 'split.json', 3, folder).train(stop)
+            seconds = folder / 'run' / 'seconds.json'
+            assert len(read_json(seconds)['until_epoch']) == 2  # one more than is kept
+            write_json(seconds, {'until_epoch': [1000.0, 5000.0]})
         training = FineTuned(cell, quick / 'split.json', 3, folder)
         training.train(note)
         assert epochs == ([2, 3] if killed else [1, 2, 3])
+        assert training.earlier == (1000 if killed else 0)
+        assert training.earlier < spent[0] < spent[-1] < training.earlier + 600
         found[name] = {part: training.scores(part) for part in ('val', 'test')}
     for part in ('val', 'test'):
         assert torch.equal(found['whole'][part], found['killed'][part])
+    (checkpoint,) = folder.glob('run/epoch_*.pth')
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])  # killed while it was written
+    training = FineTuned(cell, quick / 'split.json', 3, folder)
+    assert training.cfg.load_from is None
+    assert training.earlier == 0
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_cell_can_be_finished_wherever_it_was_stopped(
+    quick: Path, network: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    from fgplugins.compare import training
+
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    recipe = recipes.read_recipe('finetune', epochs=2, batch_size=9, size=64)
+    recipe = recipes.row_recipe(recipe, 'art')
+    job = plan.job_of(Cell('x', network, 'art', 'finetune', recipe, 3), out)
+    seconds = job.folder / 'run' / 'seconds.json'
+
+    def scores() -> dict[str, np.ndarray]:
+        with np.load(job.folder / 'scores.npz') as kept:
+            return dict(kept)
+
+    def stop(path: Path, content: object) -> None:
+        if path.name == 'result.json':
+            raise Killed
+        write_json(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_cell, 'write_json', stop)
+        run_cell.run(job.folder)
+    wanted = scores()
+    write_json(seconds, {'until_epoch': [1000.0, 2000.0]})
+
+    def full(folder: Path) -> None:
+        raise OSError('no space is left')
+
+    with monkeypatch.context() as patch:  # trained, but not scored; then the disk is full
+        patch.setattr(training, 'shrink', full)
+        run_cell.run(job.folder)
+    assert (
+        'note: the checkpoint keeps the state of its training: no space' in capsys.readouterr()[0]
+    )
+    assert job.finished
+    checkpoint = job.folder / 'run' / 'epoch_2.pth'
+    large = checkpoint.stat().st_size
+    for _ in range(2):  # the second time from weights alone
+        (job.folder / 'scores.npz').write_bytes(b'')
+        assert not job.finished
+        run_cell.run(job.folder)
+        assert job.finished
+        assert checkpoint.stat().st_size < large
+        found = scores()
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    result = read_json(job.folder / 'result.json')
+    assert 2000 < result['seconds']['train'] < 2600
 
 
 @pytest.mark.slow

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fgplugins.compare import cluster, display
 from fgplugins.compare.cluster import Cluster, dry_run_text, run_slurm, sbatch_options
-from fgplugins.compare.jobs import Job
+from fgplugins.compare.jobs import Job, read_json, write_json
+from fgplugins.compare.local import run_local
 from fgplugins.errors import UserError
 
 pytest.importorskip('submitit', reason='of clusters')
@@ -51,10 +53,19 @@ name() { echo $1 | sed "s/%A/7/; s/%a/$SLURM_ARRAY_TASK_ID/; s/%j/7/; s/%t/0/"; 
 exec "$@" >> $(name $out) 2>> $(name $err)
 """
 SACCT = """
+if [ -e $SLURM_FAKE/knows_nothing ]; then exit 0; fi
 echo 'JobID|State|NodeList'
 for task in $(ls -d $SLURM_FAKE/7*); do echo "$(basename $task)|$(cat $task)|node"; done
 """
 SCONTROL = 'touch $SLURM_FAKE/requeued_$2'
+
+
+def forget() -> None:
+    """Forget what submitit knows of the tasks, as another process would not know it."""
+    import submitit
+
+    submitit.SlurmJob.watcher.clear()
+    submitit.SlurmJob.watcher._registered.clear()
 
 
 @pytest.fixture
@@ -70,10 +81,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file.chmod(0o755)
     monkeypatch.setenv('PATH', f'{commands}:/usr/bin:/bin')
     monkeypatch.setenv('SLURM_FAKE', str(state))
-    import submitit
-
-    submitit.SlurmJob.watcher.clear()
-    submitit.SlurmJob.watcher._registered.clear()
+    forget()
     return state
 
 
@@ -113,6 +121,7 @@ def test_the_local_executor_runs_jobs(
     assert 'a: finished in 0:00:0' in out
     assert f'b: failed: error: no ({jobs[1].log}); ' in out
     assert '; 1 of 2 cells finished, 1 failed' in out.splitlines()[-1]
+    assert not (jobs[1].folder / 'slurm.json').exists()
 
 
 def test_a_job_array(make: Callable[..., Job], tmp_path: Path, slurm: Path) -> None:
@@ -148,12 +157,16 @@ def test_one_job_is_no_array(make: Callable[..., Job], tmp_path: Path, slurm: Pa
     assert '#SBATCH --array' not in dry_run_text([make('b')], tmp_path / 'submitit', Cluster())
 
 
-def test_submitted_jobs_are_waited_for_again(
+SLOW = "while not Path('../go').exists():\n    time.sleep(0.05)\nfinish()"
+
+
+@pytest.fixture
+def interrupted(
     make: Callable[..., Job], tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
-    slow = "while not Path('../go').exists():\n    time.sleep(0.05)\nfinish()"
-    jobs = [make('a'), make('b', slow)]
+) -> Iterator[list[Job]]:  # fmt: skip
+    """A job array of two tasks that nobody waits for: the first has ended, the second runs."""
+    jobs = [make('a'), make('b', SLOW)]
 
     def interrupt(shown: display.Display) -> None:
         if 'b' in shown.running:
@@ -167,10 +180,75 @@ def test_submitted_jobs_are_waited_for_again(
         '\ninterrupted; 1 of 2 cells are finished, the others run on: '
         'wait for them with the same command, or scancel 7\n'
     )
+    yield jobs
+    (tmp_path / 'cells' / 'go').touch()  # so that nothing is left running
+
+
+def test_submitted_jobs_are_waited_for_again(
+    interrupted: list[Job], tmp_path: Path, slurm: Path
+) -> None:
     (tmp_path / 'cells' / 'go').touch()
-    run_slurm(jobs, tmp_path / 'submitit', Cluster(), 'quiet')
-    assert all(job.finished for job in jobs)
+    run_slurm(interrupted, tmp_path / 'submitit', Cluster(), 'quiet')
+    assert all(job.finished for job in interrupted)
     assert (slurm / 'submissions').read_text() == 'x\n'
+
+
+def test_submitted_jobs_are_not_run_here(
+    interrupted: list[Job], tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget()
+    refusal = '^--jobs local: Slurm has 1 of the 1 that are left, as b: .* by scancel 7$'
+    with pytest.raises(UserError, match=refusal):
+        run_local(interrupted, ['cpu'], 'quiet')
+    assert interrupted[1].failure is None
+    (tmp_path / 'cells' / 'go').touch()
+    run_slurm(interrupted, tmp_path / 'submitit', Cluster(), 'quiet')
+    (interrupted[1].folder / 'result.json').unlink()
+    for _ in range(200):
+        if (slurm / '7_1').read_text() == 'COMPLETED\n':
+            break
+        time.sleep(0.05)
+    forget()
+    run_local(interrupted, ['cpu'], 'quiet')
+    assert all(job.finished for job in interrupted)
+    (interrupted[1].folder / 'result.json').unlink()
+    (slurm / '7_1').write_text('RUNNING')
+    forget()
+    monkeypatch.setattr(cluster, 'find_spec', lambda name: None)  # nobody to ask
+    run_local(interrupted, ['cpu'], 'quiet')
+    assert all(job.finished for job in interrupted)
+
+
+def test_a_task_that_sacct_does_not_know_yet_is_waited_for(
+    interrupted: list[Job], tmp_path: Path, slurm: Path
+) -> None:
+    (slurm / 'knows_nothing').touch()
+    job = interrupted[1]
+
+    def alive() -> bool:
+        forget()
+        return 'b' in cluster._submitted_before(interrupted, tmp_path / 'submitit')
+
+    assert alive()
+    job.fail('error: no')
+    assert not alive()
+    job.clear()
+    record = read_json(job.folder / 'slurm.json')
+    write_json(job.folder / 'slurm.json', {**record, 'time': record['time'] - cluster.LATELY})
+    assert not alive()
+    (slurm / 'knows_nothing').unlink()
+    assert alive()
+    (tmp_path / 'cells' / 'go').touch()
+    run_slurm(interrupted, tmp_path / 'submitit', Cluster(), 'quiet')
+    assert job.finished
+    assert (slurm / 'submissions').read_text() == 'x\n'
+
+
+def test_a_task_leaves_a_finished_job_alone(make: Callable[..., Job]) -> None:
+    job = make('a')
+    write_json(job.folder / 'result.json', {'by': 'another process'})
+    cluster.Task(job)()
+    assert read_json(job.folder / 'result.json') == {'by': 'another process'}
 
 
 def test_what_slurm_refuses_is_one_line(

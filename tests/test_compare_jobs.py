@@ -12,11 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from fgplugins.compare import display, local
-from fgplugins.compare.jobs import Job, JobProcess, Progress, only_comparison_in, write_json
+from fgplugins.compare.jobs import (
+    Job,
+    JobProcess,
+    Progress,
+    only_comparison_in,
+    only_process_in,
+    whole_file,
+    write_json,
+)
 from fgplugins.compare.local import run_local
 from fgplugins.errors import UserError
 
@@ -39,6 +48,10 @@ def wait_for(path):
 # holds a lock as long as it lives
 HANG = "globals().update(file=open('lock', 'w'))\nfcntl.flock(file, fcntl.LOCK_EX)\n"
 HANG += "Path('held').touch()\ntime.sleep(600)\n"
+
+# its child holds the lock, in a session of its own as the workers of torchrun
+SESSION = f'child = {HANG!r}\ncommand = [sys.executable, "-c", {BEGIN!r} + child, "."]\n'
+SESSION += "subprocess.Popen(command, start_new_session=True)\nwait_for('held')\n"
 
 # a scheduler that is a process of its own: JSON of (name, folder, command) -> run_local
 SCHEDULER = """
@@ -186,16 +199,25 @@ def test_a_failure_stops_nothing_and_is_tried_again(
     assert (tmp_path / 'order').read_text() == 'abcbd'
 
 
-def test_what_a_command_leaves_behind_is_ended(make: Callable[..., Job]) -> None:
-    leave = f'child = {HANG!r}\ncommand = [sys.executable, "-c", {BEGIN!r} + child, "."]\n'
-    job = make('a', leave + "subprocess.Popen(command)\nwait_for('held')\nfinish()")
+@pytest.mark.parametrize('session', [False, True])
+def test_what_a_command_leaves_behind_is_ended(make: Callable[..., Job], session: bool) -> None:
+    job = make('a', SESSION.replace('=True)', f'={session})') + 'finish()')
     run_local([job], ['cpu'], 'quiet')
     assert job.finished
     wait_until(lambda: is_free(job.folder / 'lock'), 'a process is left')
 
 
-def test_children_end_with_a_killed_scheduler(make: Callable[..., Job]) -> None:
-    jobs = [make('done'), make('a', HANG), make('b', HANG), make('waiting')]
+def test_a_command_that_hears_no_sigterm_is_ended(make: Callable[..., Job]) -> None:
+    deaf = SESSION.replace('child = ', 'child = "signal.signal(15, signal.SIG_IGN)\\n" + ')
+    job = make('a', deaf + 'finish()')
+    run_local([job], ['cpu'], 'quiet')
+    assert job.finished
+    assert is_free(job.folder / 'lock')
+
+
+@pytest.mark.parametrize('last', [HANG, SESSION + 'time.sleep(600)'], ids=['group', 'session'])
+def test_children_end_with_a_killed_scheduler(make: Callable[..., Job], last: str) -> None:
+    jobs = [make('done'), make('a', HANG), make('b', last), make('waiting')]
     scheduler = start_scheduler(jobs)
     for job in jobs[1:3]:
         wait_until((job.folder / 'held').exists, 'not started')
@@ -211,8 +233,11 @@ def test_children_end_with_a_killed_scheduler(make: Callable[..., Job]) -> None:
     assert all(job.finished for job in again)
 
 
-def test_ctrl_c_ends_the_children_and_says_how_to_go_on(make: Callable[..., Job]) -> None:
-    jobs = [make('done'), make('a', HANG), make('b', HANG)]
+@pytest.mark.parametrize('last', [HANG, SESSION + 'time.sleep(600)'], ids=['group', 'session'])
+def test_ctrl_c_ends_the_children_and_says_how_to_go_on(
+    make: Callable[..., Job], last: str
+) -> None:
+    jobs = [make('done'), make('a', HANG), make('b', last)]
     scheduler = start_scheduler(jobs)
     for job in jobs[1:]:
         wait_until((job.folder / 'held').exists, 'not started')
@@ -316,6 +341,48 @@ def test_files_are_never_there_in_part(tmp_path: Path) -> None:
         write_json(tmp_path / 'a.json', {'a': object()})
     assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}
     assert [file.name for file in tmp_path.iterdir()] == ['a.json']
+
+
+def test_scores_are_never_there_in_part(tmp_path: Path) -> None:
+    path = tmp_path / 'scores.npz'
+    path.write_bytes(b'before')
+    with pytest.raises(OSError, match='full'), whole_file(path) as file:
+        file.write(b'a part')
+        raise OSError('the disk is full')
+    assert path.read_bytes() == b'before'
+    assert [file.name for file in tmp_path.iterdir()] == ['scores.npz']
+
+
+def test_a_result_needs_the_scores_of_its_cell(make: Callable[..., Job]) -> None:
+    job = make('a', "assert not Path('result.json').exists()\nfinish()")
+    write_json(job.folder / 'result.json', {'cell': {'seed': 0}})
+    assert not job.finished
+    scores = job.folder / 'scores.npz'
+    np.savez_compressed(scores, val_scores=np.random.default_rng(0).normal(size=(50, 3)))
+    assert job.finished
+    content = scores.read_bytes()
+    half = len(content) // 2
+    for spoilt in (content[:half], b'', bytes(len(content)),
+                   content[:half] + bytes(9) + content[half + 9 :]):  # fmt: skip
+        scores.write_bytes(spoilt)
+        assert not job.finished
+    run_local([job], ['cpu'], 'quiet')
+    assert job.finished
+    assert job.failure is None
+
+
+def test_a_cell_that_another_process_trains_keeps_its_files(make: Callable[..., Job]) -> None:
+    job = make('a', "sys.exit('error: another process')")
+    job.log.write_text('epoch 1\n')
+    write_json(job.folder / 'progress.json', {'epoch': 1, 'epochs': 3, 'seconds': 1.5})
+    with only_process_in(job.folder):
+        run_local([job], ['cpu'], 'quiet')
+    assert job.failure == 'error: another process'
+    assert job.log.read_text() == 'epoch 1\nerror: another process\n'
+    assert job.progress == Progress(1, 3, 1.5)
+    run_local([make('a')], ['cpu'], 'quiet')
+    assert job.finished
+    assert job.log.read_text() == ''
 
 
 def test_a_folder_is_of_one_comparison_at_a_time(tmp_path: Path) -> None:

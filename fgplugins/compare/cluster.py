@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -23,13 +24,14 @@ from fgplugins.errors import UserError, one_line
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-__all__ = ['Cluster', 'dry_run_text', 'run_slurm', 'sbatch_options']
+__all__ = ['Cluster', 'check_not_submitted', 'dry_run_text', 'run_slurm', 'sbatch_options']
 
 POLL = 1.0  # seconds between two looks at the tasks
 GRACE = 15.0  # seconds until a file of a task that has ended is seen on another machine
 RECORD = 'slurm.json'  # which task a job was submitted as
 # states of a task that has not ended
 ALIVE = {'PENDING', 'CONFIGURING', 'RUNNING', 'SUSPENDED', 'PREEMPTED', 'REQUEUED', 'COMPLETING'}
+LATELY = 600.0  # seconds after its submission in which a task may be unknown to sacct
 OURS = {'array', 'error', 'open_mode', 'output', 'requeue', 'signal'}  # submitit relies on them
 
 
@@ -94,7 +96,8 @@ class Task:
         self.job = job
 
     def __call__(self) -> None:
-        run_job(self.job)
+        if not self.job.finished:  # by another process, while the task waited
+            run_job(self.job)
 
     def checkpoint(self) -> DelayedSubmission:
         """What the requeued task does: the same, and the job's folder says how far it was."""
@@ -139,15 +142,48 @@ def _submit(jobs: list[Job], folder: Path, cluster: Cluster, executor: str) -> l
         raise UserError(f'--jobs slurm: {why}; --jobs local runs on this machine') from None
 
 
-def _submitted_before(jobs: list[Job], folder: Path) -> dict[str, object]:
+def _submitted_before(jobs: Sequence[Job], folder: Path) -> dict[str, object]:
     """The tasks of an earlier call that have not ended, by the names of their jobs."""
     SlurmJob = _submitit().SlurmJob
     records = {job.name: read_json(job.folder / RECORD) for job in jobs}
-    tasks = {name: SlurmJob(folder, r['id']) for name, r in records.items() if r is not None}
+    records = {name: record for name, record in records.items() if record is not None}
+    tasks = {name: SlurmJob(folder, record['id']) for name, record in records.items()}
     if tasks:
         SlurmJob.watcher.update()
-    states = {name: SlurmJob.watcher.get_state(t.job_id, 'cache') for name, t in tasks.items()}
-    return {name: task for name, task in tasks.items() if states[name] in ALIVE}
+    # sacct does not know a task at first; one that has failed has said so
+    failed = {job.name for job in jobs if job.failure}
+    alive = {}
+    for name, task in tasks.items():
+        state = SlurmJob.watcher.get_state(task.job_id, 'cache')
+        lately = time.time() - records[name].get('time', 0.0) < LATELY
+        if state in ALIVE or (state == 'UNKNOWN' and lately and name not in failed):
+            alive[name] = task
+    return alive
+
+
+def check_not_submitted(jobs: Sequence[Job]) -> None:
+    """Refuse to run jobs here that tasks of an earlier call run, or will run.
+
+    Where submitit is not installed nobody can ask Slurm; a cell that runs is held by its lock.
+
+    Raises:
+        UserError: naming a job, and the job array.
+    """
+    recorded = [job for job in jobs if (job.folder / RECORD).is_file()]
+    if not recorded or find_spec('submitit') is None:
+        return
+    tasks = _submitted_before(recorded, recorded[0].folder)
+    if tasks:
+        raise UserError(
+            f'--jobs local: Slurm has {len(tasks)} of the {len(jobs)} that are left, as '
+            f'{next(iter(tasks))}: wait for them by --jobs slurm, or end them by scancel '
+            f'{_arrays(tasks)}'
+        )
+
+
+def _arrays(tasks: Mapping[str, object]) -> str:
+    """The numbers by which scancel knows tasks."""
+    return ' '.join(sorted({task.job_id.split('_')[0] for task in tasks.values()}))
 
 
 def _note_the_end(job: Job, task: object) -> None:
@@ -201,7 +237,8 @@ def run_slurm(
     new = [job for job in todo if job.name not in tasks]
     for job, task in zip(new, _submit(new, folder, cluster, executor) if new else [], strict=True):
         tasks[job.name] = task
-        write_json(job.folder / RECORD, {'id': task.job_id})
+        if executor == 'slurm':
+            write_json(job.folder / RECORD, {'id': task.job_id, 'time': time.time()})
     try:
         with job_display(display, jobs, cluster.at_once) as shown:
             _wait(dict(tasks), {job.name: job for job in todo}, shown)
@@ -212,7 +249,7 @@ def run_slurm(
             for task in tasks.values():
                 task.cancel()
         else:
-            ids = ' '.join(sorted({task.job_id.split('_')[0] for task in tasks.values()}))
-            line += f', the others run on: wait for them with the same command, or scancel {ids}'
+            line += ', the others run on: wait for them with the same command, or scancel '
+            line += _arrays(tasks)
         print(line)
         raise

@@ -10,10 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock, Timeout
 
@@ -23,10 +27,13 @@ __all__ = [
     'Job',
     'JobProcess',
     'Progress',
+    'is_whole',
     'only_comparison_in',
+    'only_process_in',
     'read_json',
     'run_job',
     'unfinished',
+    'whole_file',
     'write_json',
 ]
 
@@ -35,23 +42,50 @@ LOCK = '.fgplugins.lock'
 LOG_END = 1 << 16  # bytes of a log in which the reason of a failure is looked for
 LETTERS = 300  # of a reason
 POLL = 0.05  # seconds between two looks at a process
+PATIENCE = 10.0  # seconds for a keeper to end all that it keeps
 
 # `error: ...` of a tool, the last line of a traceback, and an error in mmengine's log
 ERROR = re.compile(r'(?:error|[\w.]*(?:Error|Exception|Exit|Interrupt)): \S|.* - ERROR - \S')
 ESCAPES = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|.)')  # of a terminal
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write a file that is never there in part, and is on the disk when this returns."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, that is never there in part, and is on the disk behind the block."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with temporary.open('w', encoding='utf-8') as file:
-            file.write(json.dumps(content, indent=2) + '\n')
+        with temporary.open('wb') as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file that is never there in part, and is on the disk when this returns."""
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=2) + '\n').encode())
+
+
+@cache
+def _whole_zip(path: Path, changed: int, size: int) -> bool:
+    """Whether a zip file of that time and size is whole."""
+    try:
+        with ZipFile(path) as kept:
+            return kept.testzip() is None
+    except (OSError, EOFError, RuntimeError, ValueError, BadZipFile, zlib.error):
+        return False
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of numpy's or torch's, which are zip files, is there and can be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _whole_zip(path, status.st_mtime_ns, status.st_size)
 
 
 def read_json(path: Path) -> dict | None:
@@ -105,7 +139,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / 'result.json').is_file()
+        """Whether there is a result, and the scores that a cell's is of can be read."""
+        path = self.folder / 'result.json'
+        if not path.is_file():
+            return False
+        of_cell = 'cell' in (read_json(path) or {})
+        return not of_cell or is_whole(self.folder / 'scores.npz')
 
     @property
     def failure(self) -> str | None:
@@ -133,8 +172,8 @@ class Job:
         return tuple(str(cell.get(key, '')) for key in ('mode', 'backbone', 'method'))
 
     def clear(self) -> None:
-        """Remove what an earlier try left: its failure, progress and log."""
-        for name in ('failed.json', 'progress.json', 'log.txt'):
+        """Remove what an earlier try left: its failure, progress and log, and a spoilt result."""
+        for name in ('failed.json', 'progress.json', 'log.txt', 'result.json'):
             (self.folder / name).unlink(missing_ok=True)
 
     def fail(self, reason: str) -> None:
@@ -174,14 +213,15 @@ class JobProcess:
     """A started job. It ends when this process does, and all processes that it started with it.
 
     Args:
-        job: its log is begun anew.
+        job: its log is begun anew, unless another process works in its folder.
         environment: variables to add to this process's.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str] | None = None) -> None:
         self.job = job
-        job.clear()
-        with job.log.open('wb') as log:
+        if not _is_held(job.folder):  # else the process that holds it goes on with its files
+            job.clear()
+        with job.log.open('ab') as log:
             self._keeper = subprocess.Popen(
                 [sys.executable, '-I', '-S', str(KEEPER), *job.command],
                 stdin=subprocess.PIPE,
@@ -205,10 +245,12 @@ class JobProcess:
 
     def end(self) -> None:
         """Kill all its processes, where it has not ended."""
-        if self._keeper.poll() is None:
+        self._keeper.stdin.close()  # the lifeline: the keeper finds those of other sessions too
+        try:
+            self._keeper.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
             self._kill()
             self._keeper.wait()
-        self._keeper.stdin.close()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -226,21 +268,55 @@ def run_job(job: Job) -> None:
 
 
 @contextmanager
-def only_comparison_in(folder: Path) -> Iterator[None]:
-    """Hold a folder for one comparison; the system lets go of it however that ends.
+def _only_one_in(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder; the system lets go of it however the process ends.
 
     Raises:
-        UserError: if another one holds it.
+        UserError: with the refusal, if another one holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f'--out {folder}: a comparison is running there: wait for it, or give another folder'
-        ) from None
+        raise UserError(refusal) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def only_comparison_in(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder for one comparison.
+
+    Raises:
+        UserError: on entering, if another one holds it.
+    """
+    return _only_one_in(
+        folder,
+        f'--out {folder}: a comparison is running there: wait for it, or give another folder',
+    )
+
+
+def only_process_in(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder of a cell for one process.
+
+    Raises:
+        UserError: on entering, if another one holds it.
+    """
+    return _only_one_in(
+        folder,
+        f'{folder.name}: another process trains this cell, perhaps on another machine: wait for '
+        'it, or end it',
+    )
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process works in the folder of a cell."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with only_process_in(folder):
+            return False
+    except UserError:
+        return True

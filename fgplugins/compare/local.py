@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from fgplugins.compare.cluster import check_not_submitted
 from fgplugins.compare.display import job_display
 from fgplugins.compare.jobs import POLL, Job, JobProcess, unfinished
 from fgplugins.errors import UserError
@@ -89,8 +90,12 @@ def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto'
         devices: 'cpu' or 'cuda:N' for each job that may run at a time; 'cuda:0+cuda:1' for one
             that has two, by torchrun.
         display: 'auto', 'quiet' or 'verbose'.
+
+    Raises:
+        UserError: if tasks of Slurm run some of them.
     """
     waiting = deque(unfinished(jobs))
+    check_not_submitted(waiting)
     environments = device_environments(devices)
     running: dict[int, JobProcess] = {}
     try:

@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from fgplugins.compare.cells import METHOD_FILE, Cell, read_cell, read_command
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.features import Features, build_row, features_folder, plan_features
 from fgplugins.compare.heads import score, train_head
-from fgplugins.compare.jobs import write_json
+from fgplugins.compare.jobs import only_process_in, whole_file, write_json
+from fgplugins.errors import one_line
 from fgplugins.serving.models import choose_device
 from fgplugins.utils.command_line import main_guard
 from fgplugins.utils.memory import keep_freed_memory
@@ -45,7 +47,21 @@ def run(folder: Path) -> None:
 
     Args:
         folder: with ``cell.json``, in a comparison's ``cells``.
+
+    Raises:
+        UserError: if another process trains the cell.
     """
+    # the other processes of a cell on several devices wait for the main one
+    with only_process_in(folder) if _is_main() else nullcontext():
+        _run(folder)
+
+
+def _is_main() -> bool:
+    """Whether this is the one process, or the first, of a cell."""
+    return os.environ.get('RANK', '0') == '0'
+
+
+def _run(folder: Path) -> None:
     cell, root = read_cell(folder), folder.parent.parent
     parts = parts_of(root)
     device = choose_device('auto')
@@ -59,9 +75,8 @@ def run(folder: Path) -> None:
     labels = {part: np.asarray(parts[part].labels, np.int64) for part in found}
     arrays = {f'{part}_scores': values.numpy() for part, values in found.items()}
     arrays |= {f'{part}_labels': values for part, values in labels.items()}
-    temporary = folder / '.scores.npz'
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(folder / 'scores.npz')
+    with whole_file(folder / 'scores.npz') as file:
+        np.savez_compressed(file, **arrays)
     top1 = {
         part: {'top1': round(100 * float((values.argmax(1).numpy() == labels[part]).mean()), 4)}
         for part, values in found.items()
@@ -78,6 +93,8 @@ def run(folder: Path) -> None:
         'command': read_command(folder),
     }
     write_json(folder / 'result.json', content)
+    if cell.mode == 'finetune':
+        _shrink(folder)
     print(', '.join(f'{part} top-1 {value["top1"]:.2f} %' for part, value in top1.items()))
 
 
@@ -101,7 +118,8 @@ def _run_quick(
     trained = time.perf_counter()
     scores = {part: score(model.method, of_part[part], device) for part in _tested(cell)}
     seconds = {'train': trained - start, 'test': time.perf_counter() - trained}
-    torch.save(model.method.cpu().state_dict(), folder / METHOD_FILE)
+    with whole_file(folder / METHOD_FILE) as file:
+        torch.save(model.method.cpu().state_dict(), file)
     return scores, seconds, cell.recipe['epochs']
 
 
@@ -114,12 +132,22 @@ def _run_finetune(
     start = time.perf_counter()
     training.train(_progress(folder))
     trained = time.perf_counter()
-    main_process = os.environ.get('RANK', '0') == '0'
-    scores = {part: training.scores(part) for part in _tested(cell) if main_process}
-    seconds = {'train': trained - start, 'test': time.perf_counter() - trained}
-    if main_process:
-        training.shrink()
+    scores = {part: training.scores(part) for part in _tested(cell) if _is_main()}
+    seconds = {
+        'train': training.earlier + trained - start,
+        'test': time.perf_counter() - trained,
+    }
     return scores, seconds, training.cfg.train_cfg.max_epochs
+
+
+def _shrink(folder: Path) -> None:
+    """Make the checkpoint small; the cell is finished without that, too."""
+    from fgplugins.compare.training import shrink
+
+    try:
+        shrink(folder)
+    except (OSError, RuntimeError) as error:
+        print(f'note: the checkpoint keeps the state of its training: {one_line(error)}')
 
 
 def _hardware(device: torch.device) -> dict[str, Any]:

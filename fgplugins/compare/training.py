@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fgplugins.compare.cells import RUN, Cell, split_variant
+from fgplugins.compare.jobs import is_whole, read_json, whole_file, write_json
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.utils.modes import in_testing
@@ -32,9 +33,11 @@ from fgplugins.zoo_mmpretrain.running.checkpoints import harmless_checkpoints
 from fgplugins.zoo_mmpretrain.running.errors import logged_errors
 from fgplugins.zoo_mmpretrain.running.settings import all_datasets
 from fgplugins.zoo_mmpretrain.running.timm_backbones import resize, set_backbone
-from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
+from fgplugins.zoo_mmpretrain.running.work_folder import checkpoint_number, latest_checkpoint
 
-__all__ = ['FineTuned', 'config_of']
+__all__ = ['FineTuned', 'config_of', 'shrink']
+
+SECONDS = 'seconds.json'  # of a run: how long its epochs took
 
 
 def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Config:
@@ -85,16 +88,28 @@ def _share_batch(cfg: Config, processes: int) -> None:
     cfg.train_dataloader.batch_size = size // processes
 
 
+def _seconds_until(folder: Path, epoch: int) -> list[float]:
+    """The seconds until the end of each of the first epochs, as far as a run's folder knows."""
+    known = (read_json(folder / SECONDS) or {}).get('until_epoch', [])
+    return known[:epoch]
+
+
 class _ProgressHook(Hook):
-    def __init__(self, progress: Callable[[int, int, float], None]) -> None:
-        self.progress = progress
+    """Notes how long the epochs took, those of earlier processes too."""
+
+    def __init__(self, folder: Path, progress: Callable[[int, int, float], None]) -> None:
+        self.folder, self.progress = folder, progress
 
     def before_train(self, runner: Runner) -> None:
-        self.start, self.first = time.perf_counter(), runner.epoch
+        self.start = time.perf_counter()
+        self.known = _seconds_until(self.folder, runner.epoch)
+        self.earlier = self.known[-1] if self.known else 0.0
 
     def after_train_epoch(self, runner: Runner) -> None:
         if launching.is_main_process():
-            seconds = time.perf_counter() - self.start
+            seconds = self.earlier + time.perf_counter() - self.start
+            self.known.append(round(seconds, 3))
+            write_json(self.folder / SECONDS, {'until_epoch': self.known})
             self.progress(runner.epoch + 1, runner.max_epochs, seconds)
 
 
@@ -107,6 +122,10 @@ class FineTuned:
         num_classes: Y.
         folder: of the cell.
 
+    Attributes:
+        cfg: the config.
+        earlier: seconds that earlier processes took for the epochs that are done.
+
     Raises:
         UserError: if the config cannot be built or run.
     """
@@ -116,29 +135,41 @@ class FineTuned:
         launching.set_launcher(cfg, 'pytorch' if 'RANK' in os.environ else 'none')
         data.prepare_loaders(cfg)
         launching.add_hooks(cfg)
+        run = Path(cfg.work_dir)
+        _remove_cut_off(run)
+        done = latest_checkpoint(run)
         resuming.set_resume(cfg, 'auto')
         if resuming.is_resumed(cfg):
             initial_weights.drop_pretrained(cfg.model)
         data.match_classes(cfg, ('train',))
+        epochs = 0 if done is None else checkpoint_number(done)
+        self.earlier = sum(_seconds_until(run, epochs)[-1:])
+        self.trained = epochs >= cfg.train_cfg.max_epochs
+        if self.trained:  # nothing is left to go on with, and `shrink` leaves only weights
+            cfg.resume = False
         self.cfg = cfg
 
     def train(self, progress: Callable[[int, int, float], None]) -> nn.Module:
         """Train to the last epoch, going on where an earlier process stopped.
 
         Args:
-            progress: called after each epoch with its number, that of all, and the seconds so far.
+            progress: called after each epoch with its number, that of all, and the seconds so
+                far, of earlier processes too.
 
         Returns:
             The classifier.
         """
         with harmless_checkpoints():
             runner = launching.build_runner(self.cfg, 'verbose')
-            runner.register_hook(_ProgressHook(progress))
+            runner.register_hook(_ProgressHook(Path(self.cfg.work_dir), progress))
             # which CPUs train faster; gradients of several processes have a layout already
             if get_device() == 'cpu' and not is_model_wrapper(runner.model):
                 runner.model.to(memory_format=torch.channels_last)
             with logged_errors(runner):
-                runner.train()
+                if self.trained:
+                    runner.load_or_resume()
+                else:
+                    runner.train()
         model = runner.model
         self.model = model.module if is_model_wrapper(model) else model
         return self.model
@@ -158,15 +189,26 @@ class FineTuned:
                 found.append(model.head(model.extract_feat(inputs)).float().cpu())
         return torch.cat(found)
 
-    def shrink(self) -> Path:
-        """Leave out of the last checkpoint what only going on would need; its path."""
-        path = latest_checkpoint(self.cfg.work_dir)
-        content = torch.load(path, map_location='cpu', weights_only=False)
-        for key in ('optimizer', 'param_schedulers', 'message_hub'):
-            content.pop(key, None)
-        weights = content['state_dict']
-        content['state_dict'] = {key: value.contiguous() for key, value in weights.items()}
-        temporary = path.with_suffix('.part')
-        torch.save(content, temporary)
-        temporary.replace(path)
-        return path
+
+def _remove_cut_off(run: Path) -> None:
+    """Remove checkpoints that were cut off while they were written."""
+    for path in run.glob('*.pth'):
+        if not is_whole(path):
+            print(f'note: {path} cannot be read and is removed')
+            path.unlink(missing_ok=True)
+
+
+def shrink(folder: Path) -> None:
+    """Leave out of a cell's last checkpoint what only going on would need.
+
+    Args:
+        folder: of the cell.
+    """
+    path = latest_checkpoint(folder / RUN)
+    content = torch.load(path, map_location='cpu', weights_only=False)
+    for key in ('optimizer', 'param_schedulers', 'message_hub'):
+        content.pop(key, None)
+    weights = content['state_dict']
+    content['state_dict'] = {key: value.contiguous() for key, value in weights.items()}
+    with whole_file(path) as file:
+        torch.save(content, file)
