@@ -153,7 +153,9 @@ def _shrink(folder: Path) -> None:
 def _hardware(device: torch.device) -> dict[str, Any]:
     record = machine_record(str(device))
     name = record.get('gpu') or record['cpu']
-    return {'device': device.type, 'name': name, 'threads': record['threads']}
+    found = {'device': device.type, 'name': name, 'threads': record['threads']}
+    processes = int(os.environ.get('WORLD_SIZE', '1'))
+    return found if processes == 1 else {**found, 'processes': processes}
 
 
 def _versions() -> dict[str, str]:

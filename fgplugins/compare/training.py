@@ -64,7 +64,8 @@ def config_of(cell: Cell, data_root: Path, num_classes: int, folder: Path) -> Co
     cfg.model.backbone = ConfigDict(network, pretrained=True)
     for dataset in all_datasets(cfg):
         dataset.data_root = str(data_root)
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+    # mmengine removes the one before while it writes a new one, so two are kept
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=2)
     _share_batch(cfg, int(os.environ.get('WORLD_SIZE', '1')))
     cfg.randomness = dict(seed=cell.seed)
     cfg.work_dir = str(folder / RUN)
@@ -199,7 +200,7 @@ def _remove_cut_off(run: Path) -> None:
 
 
 def shrink(folder: Path) -> None:
-    """Leave out of a cell's last checkpoint what only going on would need.
+    """Leave out of a cell's last checkpoint what only going on would need, and the one before it.
 
     Args:
         folder: of the cell.
@@ -212,3 +213,6 @@ def shrink(folder: Path) -> None:
     content['state_dict'] = {key: value.contiguous() for key, value in weights.items()}
     with whole_file(path) as file:
         torch.save(content, file)
+    for earlier in path.parent.glob('epoch_*.pth'):
+        if earlier != path:
+            earlier.unlink()
