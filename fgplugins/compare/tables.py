@@ -25,8 +25,8 @@ READING = (
     '"broken" are the images that the method has right and the plain network wrong, and the '
     'reverse, mean over seeds. Calibration is how many points the probabilities are off (ECE), as '
     'they are and after one temperature fitted on the validation images. Parameters and '
-    'multiply-adds (MACs) are those of a model as it is trained, and as it is deployed where that '
-    'is another one. Latency is the time of one image on the plain network, and how many times '
+    'multiply-adds (MACs) are those of the model that classifies, and of its deployed form where '
+    'that is another one; a network that exists in training only is not counted. Latency is the time of one image on the plain network, and how many times '
     'that a method takes, timed in turn. Training is the mean time of a run.'
 )
 
