@@ -26,8 +26,9 @@ READING = (
     'reverse, mean over seeds. Calibration is how many points the probabilities are off (ECE), as '
     'they are and after one temperature fitted on the validation images. Parameters and '
     'multiply-adds (MACs) are those of the model that classifies, and of its deployed form where '
-    'that is another one; a network that exists in training only is not counted. Latency is the time of one image on the plain network, and how many times '
-    'that a method takes, timed in turn. Training is the mean time of a run.'
+    'that is another one; a network that exists in training only is not counted. Latency is the '
+    'time of one image on the plain network, and how many times that a method takes, timed in '
+    'turn. Training is the mean time of a run.'
 )
 
 
