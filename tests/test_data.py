@@ -582,6 +582,10 @@ def test_ordinary_images_are_read_as_before(
             image.save(path, exif=exif)
         except (OSError, ValueError):
             pytest.skip(f'{suffix} has no {mode}')
+        try:
+            Image.open(path).load()
+        except OSError:  # YCbCr of Pillow 12.3 in TIFF
+            pytest.skip(f'this Pillow does not read its own {suffix} of {mode}')
         colour = room.LoadImage().transform({'img_path': str(path)})
         assert np.array_equal(colour['img'], mmcv.imread(str(path), backend='pillow'))
         assert colour['img_shape'] == colour['ori_shape'] == colour['img'].shape[:2]
