@@ -583,7 +583,8 @@ def test_ordinary_images_are_read_as_before(
         except (OSError, ValueError):
             pytest.skip(f'{suffix} has no {mode}')
         try:
-            Image.open(path).load()
+            with Image.open(path) as written:
+                written.load()
         except OSError:  # YCbCr of Pillow 12.3 in TIFF
             pytest.skip(f'this Pillow does not read its own {suffix} of {mode}')
         colour = room.LoadImage().transform({'img_path': str(path)})
