@@ -1,13 +1,14 @@
-"""Shared by all tests: repeatable random numbers and the optional data folder."""
+"""Shared by all tests: repeatable random numbers, the optional data folder, a browser."""
 
 from __future__ import annotations
 
 import logging
 import os
 import runpy
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module')
+def browser() -> Iterator[object]:
+    """Chromium, as the system has it, driven by Playwright."""
+    playwright = pytest.importorskip('playwright.sync_api', reason='of the extra test')
+    path = shutil.which('chromium') or shutil.which('chromium-browser')
+    if path is None:
+        pytest.skip('no chromium on this machine: apt-get install chromium')
+    with playwright.sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path=path, args=['--no-sandbox'])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope='session')

@@ -281,16 +281,9 @@ def test_quick_cells_train_on_the_same_order_of_images(
     assert seen['gap', 0] != seen['gap', 1]
 
 
-@pytest.mark.parametrize('trial', [None, 0])
-def test_test_images_are_scored_once_and_last(
-    quick: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trial: int | None
-) -> None:
-    out = tmp_path / 'out'
-    shutil.copytree(quick, out)
-    (first,) = out.glob('cells/warn-*-s0-*')
-    cell = run_cell.read_cell(first)
-    cell = Cell(**{**cell.as_json(), 'seed': 7, 'trial': trial})
-    job = plan.job_of(cell, out)
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts whose images quick cells score, in order."""
     events: list[str] = []
     opened = features.Features.__init__
 
@@ -304,11 +297,28 @@ def test_test_images_are_scored_once_and_last(
 
     monkeypatch.setattr(features.Features, '__init__', noted)
     monkeypatch.setattr(run_cell, 'score', scored)
+    return events
+
+
+@pytest.mark.parametrize('trial', [None, 0])
+def test_test_images_are_scored_once_and_last(
+    quick: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    trial: int | None,
+    scored: list[str],
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    (first,) = out.glob('cells/warn-*-s0-*')
+    cell = run_cell.read_cell(first)
+    cell = Cell(**{**cell.as_json(), 'seed': 7, 'trial': trial})
+    job = plan.job_of(cell, out)
     monkeypatch.setattr(
-        run_cell, 'train_head', lambda *a: (events.append('train'), heads.train_head(*a))
+        run_cell, 'train_head', lambda *a: (scored.append('train'), heads.train_head(*a))
     )
     run_cell.run(job.folder)
-    assert events == (['train', 'val'] if trial is not None else ['train', 'val', 'test'])
+    assert scored == (['train', 'val'] if trial is not None else ['train', 'val', 'test'])
     with np.load(job.folder / 'scores.npz') as kept:
         assert ('test_scores' in kept) == (trial is None)
 
@@ -337,25 +347,12 @@ def test_whole_networks_score_test_images_once_and_last(
 
 
 def test_nothing_is_tested_before_the_tuning_is_done(
-    folder: Path, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, network: str, tmp_path: Path, scored: list[str]
 ) -> None:
-    events: list[str] = []
-    opened = features.Features.__init__
-
-    def noted(self: features.Features, folder: Path, maps: list, z: object, part: str) -> None:
-        opened(self, folder, maps, z, part)
-        self.part = part
-
-    def scored(method: object, of: features.Features, device: torch.device) -> torch.Tensor:
-        events.append(of.part)
-        return heads.score(method, of, device)
-
-    monkeypatch.setattr(features.Features, '__init__', noted)
-    monkeypatch.setattr(run_cell, 'score', scored)
     asked = ('--quick', '--methods', 'att2', '--seeds', '2', '--epochs', '2', '--tune', '3')
     code, said = run_here(*asked, '--no-page', folder=folder, network=network, out=tmp_path / 'out')
     assert code == 0, said
-    assert events == ['val'] * 6 + ['val', 'test'] * 4
+    assert scored == ['val'] * 6 + ['val', 'test'] * 4
     assert len(results(tmp_path / 'out')['trials']) == 6
 
 

@@ -344,18 +344,6 @@ def test_when_gradio_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def browser() -> Iterator[object]:
-    playwright = pytest.importorskip('playwright.sync_api')
-    path = shutil.which('chromium')
-    if path is None:
-        pytest.skip("no chromium here: apt-get install -y chromium, Debian's package")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
 def running(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Starts demos in processes of their own, and gives their addresses."""
     if not server.importlib.util.find_spec('gradio'):

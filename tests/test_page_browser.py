@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,18 +30,6 @@ NAMES = [
     ' '.join(['翠鳥'] * 12),
 ]
 LIMIT = 200  # ms from an event to what it shows
-
-
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Browser]:
-    """Chromium, as the system has it."""
-    path = shutil.which('chromium') or shutil.which('chromium-browser')
-    if path is None:
-        pytest.skip('no chromium on this machine: apt-get install chromium')
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
