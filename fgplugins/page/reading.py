@@ -72,7 +72,6 @@ class Comparison:
     Attributes:
         root: the folder.
         name: of its images' folder, or another by which the page knows it.
-        asked: its comparison.json.
         results: its report/results.json.
         folder: of the images.
         images: paths of the test images, in the order of all scores.
@@ -82,7 +81,6 @@ class Comparison:
 
     root: Path
     name: str
-    asked: dict[str, Any]
     results: dict[str, Any]
     folder: Path
     images: list[str]
@@ -127,7 +125,7 @@ def read_comparison(root: Path) -> Comparison:
     ]
     folder = images_folder(path)
     name = Path(asked.get('folder') or folder).name
-    return Comparison(root, name, asked, results, folder, list(test.images), labels, backbones)
+    return Comparison(root, name, results, folder, list(test.images), labels, backbones)
 
 
 def _row(root: Path, row: dict[str, Any], labels: np.ndarray) -> Row:
