@@ -10,6 +10,7 @@ from fgplugins.compare.best import write_best
 from fgplugins.compare.cells import CONTROL, Cell, read_cell
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.jobs import write_json
+from fgplugins.compare.plan import place_of
 from fgplugins.compare.plots import write_plots
 from fgplugins.compare.results import collect
 from fgplugins.compare.tables import write_tables
@@ -45,15 +46,14 @@ def cells_to_report(
         if (cell.split, cell.mode) != (first.split, first.mode):
             continue
         recipe = tuned.get((cell.backbone, cell.method)) or recipe_of(cell.method)
-        is_trial = cell.trial is not None
-        if (cell.trial < trials and _is_finished(folder)) if is_trial else cell.recipe == recipe:
+        if cell.trial is None:
+            counts = cell.recipe == recipe
+        else:
+            counts = cell.trial < trials and place_of(cell, root).finished
+        if counts:
             found.append(cell)
     compared = {cell.backbone for cell in found if cell.method == CONTROL and cell.trial is None}
     return [cell for cell in found if cell.backbone in compared]
-
-
-def _is_finished(folder: Path) -> bool:
-    return (folder / 'result.json').is_file()
 
 
 def write_report(
