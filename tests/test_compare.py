@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -611,6 +612,30 @@ def test_whole_networks_are_trained_by_all_methods(
     from fgplugins.serving.models import load_trained
 
     assert load_trained(str(out)).classes == sorted(COLOURS)
+
+
+@pytest.mark.slow
+def test_the_local_executor_of_submitit_runs_a_comparison(
+    quick: Path, folder: Path, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    """Maps, cells and costs: each a task of submitit, with the results of cells run here."""
+    pytest.importorskip('submitit', reason='of clusters')
+    from fgplugins.compare import cluster
+
+    monkeypatch.setattr(cluster, 'run_slurm', partial(cluster.run_slurm, executor='local'))
+    out = tmp_path / 'out'
+    asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
+    on = ('--jobs', 'slurm', '--gpus', '0')
+    code, said = run_here(*asked, *on, folder=folder, network=network, out=out)
+    assert code == 0, said
+    assert '6 of 6 cells finished' in said
+    tasks = list((out / 'jobs').glob('*_submitted.pkl'))
+    assert len(tasks) == 1 + 6 + 1, 'maps, cells, costs'
+    rows, wanted = (results(of)['backbones'][0]['rows'] for of in (out, quick))
+    for found, expected in zip(rows, wanted, strict=True):
+        assert found['method'] == expected['method']
+        assert without_times(found['runs']) == without_times(expected['runs'])
 
 
 class Killed(Exception):
