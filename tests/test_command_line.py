@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from argparse import Namespace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fgplugins.errors import UserError
-from fgplugins.utils.command_line import check_output_folder, check_outputs
+from fgplugins.utils.command_line import check_output_folder, check_outputs, main_guard
 
 
 @pytest.fixture
@@ -57,3 +58,17 @@ def test_what_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     check_outputs(Namespace(json=str(tmp_path / 'new.json')), 'json')
     assert [p.name for p in tmp_path.iterdir()] == ['old.json']
     assert (tmp_path / 'old.json').read_text() == '{}'
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def fills() -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device', 'results.json')
+
+    def loses() -> None:
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with pytest.raises(SystemExit, match='2'):
+        main_guard(fills)
+    assert capsys.readouterr().err == 'error: No space left on device: results.json\n'
+    with pytest.raises(OSError, match='Input'):
+        main_guard(loses)

@@ -32,6 +32,7 @@ pytest.importorskip('optuna', reason='of the extra compare')
 from fgplugins.compare import (
     command,
     comparison,
+    disk,
     features,
     heads,
     plan,
@@ -398,7 +399,7 @@ def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
 def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
     quick: Path, tmp_path: Path
 ) -> None:
-    from fgplugins.compare.tuning import tune
+    from fgplugins.compare.tuning import tune, tuned_before
 
     recipe = recipes.read_recipe('quick')
     asked = {('net', row): recipes.row_recipe(recipe, row) for row in ('gap', 'warn')}
@@ -423,6 +424,10 @@ def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
     assert chosen['net', 'warn']['arguments'] == {'output_init': 'zero'}
     assert tune(tmp_path, 'x', 'quick', asked, 12, pretend) == chosen
     assert len(ran) == 24
+    for key, recipe in asked.items():  # for those who amend it
+        assert tuned_before(tmp_path, 'x', 'quick', key, recipe, 12) == chosen[key]
+        assert tuned_before(tmp_path, 'x', 'quick', key, recipe, 13) is None
+    assert len(list((tmp_path / 'cells').iterdir())) == 24
 
 
 def test_recipes_are_scaled_with_all_that_counts_epochs() -> None:
@@ -500,14 +505,153 @@ def test_folders_that_cannot_be_compared_are_refused(
             shutil.copy(file, few / name)
     assert 'too few for train, val, test' in refused(few, out)
     assert 'is the comparison of' in refused(one, quick)
+    broken = tmp_path / 'broken'  # an image of a part that lies apart
+    shutil.copytree(folder, broken / 'train')
+    shutil.copytree(folder, broken / 'test')
+    (broken / 'test' / 'red' / '03.png').write_bytes(b'no image')
+    assert '03.png' in refused(broken, out)
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'thesis.txt').touch()
     assert 'holds files, but no comparison' in refused(folder, tmp_path / 'mine')
     assert "nothing' is not there" in refused(tmp_path / 'nothing', out)
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(features.shutil, 'disk_usage', lambda _: full)
-    assert 'GB are free' in refused(folder, out, '--quick')
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: full)
+    assert f'--out {out}: maps of {network} 0.0 GB; 0.0 GB are free' in refused(
+        folder, out, '--quick'
+    )
+    assert f'--out {out}: checkpoints 0.1 GB; 0.0 GB are free' in refused(folder, out)
     assert not out.exists()
+
+
+def test_maps_that_are_replaced_make_room(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {'arguments': {}, 'size': 64}
+    rows = {'gap': features.build_row('gap', network, 3, recipe)}
+    planned = features.plan_features(network, rows)
+    stored = features.features_folder(tmp_path, network)
+    stored.mkdir(parents=True)
+    size = features.bytes_of(planned.shapes.values(), 100)
+    for name in planned.shapes:  # of a run that was killed
+        (stored / f'train_{name}.npy').write_bytes(b'x' * 100_000)
+    files = list(stored.glob('*.npy'))
+    replaced = features.bytes_replaced(stored, planned, 'x')
+    assert replaced >= 100_000 * len(files)
+    free = int(size * 1.5)
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda _: usage)
+    disk.check_disk(tmp_path, {'a': size}, 0, ['less'])
+    with pytest.raises(UserError, match=r'a .* GB, b .* GB; .* GB are free: .* or less, no b'):
+        disk.check_disk(tmp_path, {'a': size, 'b': size}, 0, ['less', 'no b'])
+    disk.check_disk(tmp_path, {'a': size, 'b': size}, size, ['less'])
+
+
+def test_maps_that_are_gone_are_computed_again(quick: Path, network: str, tmp_path: Path) -> None:
+    stored = features.features_folder(tmp_path, network)
+    shutil.copytree(features.features_folder(quick, network), stored)
+    asked = read_json(stored / 'rows.json')
+    rows = {r: features.build_row(r, network, 3, recipe) for r, recipe in asked['rows'].items()}
+    planned = features.plan_features(network, rows)
+    split = read_json(stored / 'features.json')['split']
+    assert features.missing_arrays(stored, planned, split) == {}
+    assert features.bytes_replaced(stored, planned, split) == 0
+    (stored / f'val_{min(planned.shapes)}.npy').unlink()
+    assert features.missing_arrays(stored, planned, split) == planned.shapes
+
+
+def test_images_and_results_are_kept_apart(
+    folder: Path, network: str, tmp_path: Path, run_tool: Callable
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for out in ([], ['--out', 'blue/results'], ['--out', '.']):
+        ran = run_tool('compare', '.', '--backbone', network, '--dry-run', *out)
+        assert ran.returncode == 2
+        other = tmp_path.parent / f'compare_{tmp_path.name}'
+        assert f'lies among the images of {tmp_path}: give another place, as --out {other}\n' in (
+            ran.stderr
+        )
+    assert {p.name for p in tmp_path.iterdir()} == set(COLOURS)
+
+
+def test_the_same_images_by_another_path(quick: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / 'link').symlink_to(folder, target_is_directory=True)
+    (tmp_path / 'in').mkdir()
+    detour = tmp_path / 'in' / '..' / 'link'
+    for same in (folder, tmp_path / 'link', detour):
+        assert comparison.check_folder_free(quick, same) is not None
+    with pytest.raises(UserError, match='is the comparison of'):
+        comparison.check_folder_free(quick, tmp_path / 'in')
+
+
+def test_a_split_that_was_cut_off_is_in_nobodys_way(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = comparison.settle_parts(str(folder), 1)
+    out = tmp_path / 'out'
+
+    def full(path: Path, content: bytes) -> None:
+        with path.open('wb') as file:
+            file.write(content[:5])
+        raise OSError(28, 'No space left on device', str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr(Path, 'write_bytes', full)
+        comparison.write_comparison(out, parts, {'folder': str(folder)})
+    assert comparison.check_folder_free(out, folder) is None
+    (out / '.split.json.part').write_text('{')  # killed
+    assert comparison.check_folder_free(out, folder) is None
+
+
+def test_a_split_file_with_a_mark_is_read(folder: Path, tmp_path: Path) -> None:
+    parts = comparison.settle_parts(str(folder), 1)
+    file = tmp_path / 'split.json'
+    write_split_file(file, folder, parts.parts, parts.together, parts.asked)
+    file.write_text(file.read_text(encoding='utf-8'), encoding='utf-8-sig')
+    assert comparison.settle_parts(str(file), 1).asked == parts.asked
+    assert comparison.default_name(file) == f'compare_{folder.name}'
+
+
+def test_names_of_digits(network: str, tmp_path: Path, run_tool: Callable) -> None:
+    asked = ('compare', 'digits', '--quick', '--backbone', network, '--dry-run', '--size', '64')
+    for out, root, images in (
+        ([], 'compare_digits', 'compare_digits_images'),
+        (['--out', 'a/b'], 'a/b', 'a/b_images'),
+        (['--out', '.'], '.', f'../{tmp_path.name}_images'),
+    ):
+        ran = run_tool(*asked, *out)
+        assert ran.returncode == 0, ran.stderr
+        assert f'{images}: 1400 images' in ran.stdout
+        assert f'seeds) in {root}, as' in ran.stdout
+
+
+def test_the_default_backbone_is_for_the_devices_that_are_used(
+    folder: Path, tmp_path: Path, run_tool: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, 'default_devices', lambda: ['cuda:0'])
+    monkeypatch.setattr(command.plan, 'default_backbone', lambda gpu: 1 / 0 if gpu else ('x', 'y'))
+    ran = run_tool('compare', str(folder), '--devices', 'cpu', '--dry-run')
+    assert "'x' is not a timm model" in ran.stderr
+    monkeypatch.setattr(command, 'check_devices', lambda devices: list(devices))
+    with pytest.raises(ZeroDivisionError):
+        run_tool('compare', str(folder), '--dry-run')
+
+
+@pytest.mark.parametrize('size', [None, 160])
+@pytest.mark.parametrize('backbone', ['test_resnet', 'test_efficientnet', 'test_vit'])
+def test_costs_are_of_the_images_that_are_trained_on(
+    backbone: str, size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fgplugins.compare.training import config_of
+    from fgplugins.zoo_mmpretrain.running.settings import pipeline_size
+
+    recipe = recipes.row_recipe(recipes.read_recipe('finetune', size=size), 'gap')
+    cell = Cell('x', backbone, 'gap', 'finetune', recipe, 0)
+    cfg = config_of(cell, tmp_path, 3, tmp_path)
+    trained_on = pipeline_size(cfg.test_dataloader.dataset.pipeline)
+    model = features.build_row('gap', backbone, 3, recipe, pretrained=False)
+    assert model.input_size == trained_on
+    if backbone != 'test_vit':  # which takes its own size only
+        assert trained_on == ((size or 224),) * 2
 
 
 def test_a_dry_run_writes_nothing(
@@ -570,32 +714,41 @@ def test_devices_of_a_cell_share_its_batch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_cells_of_earlier_commands_are_reported_with_those_asked_for(tmp_path: Path) -> None:
-    def cell(method: str, seed: int, backbone: str = 'a', **more: object) -> Cell:
+    def cell(
+        method: str, seed: int, backbone: str = 'a', begun: bool = False, **more: object
+    ) -> Cell:
         found = Cell('x', backbone, method, 'quick', {'lr': 1.0, **more}, seed)
-        plan.job_of(found, tmp_path)
+        job = plan.job_of(found, tmp_path)
+        if not begun:
+            write_json(job.folder / 'result.json', {})
         return found
 
     def trial(number: int, done: bool = True) -> Cell:
-        found = replace(cell('gap', 1000), trial=number)
+        found = replace(asked[0], seed=1000, trial=number)
         job = plan.job_of(found, tmp_path)
         if done:
             write_json(job.folder / 'result.json', {})
         return found
 
     asked = [cell('gap', 0), cell('clan', 0)]
-    diverged = cell('warn', 1)
+    diverged = cell('warn', 1, begun=True)
     write_json(diverged.folder(tmp_path) / 'failed.json', {'reason': 'diverged'})
     cell('warn', 2, lr=3.0)  # of another recipe
     cell('gap', 0, 'b', lr=3.0), cell('warn', 0, 'b')  # whose control is of another recipe
     both = [cell('gap', 0, 'c'), cell('warn', 0, 'c')]
     trials = [trial(0), trial(1), trial(2, done=False)]
-    shutil.rmtree(cell('gap', 1000).folder(tmp_path))
     damaged = cell('att2', 0).folder(tmp_path)
     (damaged / 'cell.json').write_text('{')
+    cell('siou', 0, begun=True)
     for number, more in ((0, []), (1, trials[:1]), (9, trials[:2])):
-        found = cells_to_report(tmp_path, asked, lambda row: {'lr': 1.0}, number)
+        found, left_out = cells_to_report(tmp_path, asked, lambda *row: {'lr': 1.0}, number)
         assert found[:2] == asked
         assert {c.key for c in found[2:]} == {c.key for c in [diverged, *both, *more]}
+        assert left_out == ['gap on b', 'warn on b']
+    # where this command's rows are tuned, and those of earlier ones are not
+    found, left_out = cells_to_report(tmp_path, asked, lambda *row: None)
+    assert found == asked
+    assert set(left_out) == {'gap on b', 'gap on c', 'warn on a', 'warn on b', 'warn on c'}
 
 
 @pytest.mark.slow

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from fgplugins.compare import comparison, plan
 from fgplugins.compare.cells import Cell, file_name
 from fgplugins.compare.digits import COUNTS, DIGITS, NUM_CLASSES, write_digits
+from fgplugins.compare.disk import check_disk, checkpoint_bytes
 from fgplugins.compare.features import (
     FeaturePlan,
-    check_disk,
+    bytes_of,
+    bytes_replaced,
     features_folder,
     missing_arrays,
     plan_features,
@@ -50,9 +50,10 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     """
     mode = 'quick' if args.quick else 'finetune'
     say = (lambda text: None) if args.display == 'quiet' else print
+    devices = check_devices(args.devices or default_devices())
     backbones = args.backbone
     if not backbones:
-        on_gpu = args.gpus > 0 if args.jobs == 'slurm' else torch.cuda.is_available()
+        on_gpu = args.gpus > 0 if args.jobs == 'slurm' else devices[0] != 'cpu'
         name, why = plan.default_backbone(on_gpu)
         say(f'backbone: {name}: {why}')
         backbones = [name]
@@ -60,12 +61,9 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     if 'all' in args.methods and len(args.methods) > 1:
         raise UserError('--methods all: stands alone; name some, or all')
     recipe = read_recipe(mode, args.epochs, args.batch_size, args.lr, args.size)
-    devices = check_devices(args.devices or default_devices())
-
     if args.quick and (args.gpus > 1 or any('+' in device for device in devices)):
         raise UserError('--quick trains a cell on one device: give it one, as --devices cuda:0')
-    folder, own = _folder(args)
-    root = Path(args.out or f'compare_{folder.name}')
+    folder, root, own = _places(args)
     before = comparison.check_folder_free(root, folder)
     new = before is None or not comparison.split_path(root).is_file()
     to_write = own and not folder.is_dir()
@@ -88,12 +86,19 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         backbone: plan.make_rows(args.methods, backbone, mode, recipe, num_classes)
         for backbone in backbones
     }
-    stored = _plan_features(root, models, before, sum(counts), say) if args.quick else {}
     recipes = {
         (backbone, row): row_recipe(recipe, row)
         for backbone, rows in models.items()
         for row in rows
     }
+    split = (before or {}).get('split', '')
+    stored = {}
+    if args.quick:
+        stored = _plan_features(root, models, split, sum(counts), say)
+    else:
+        cells = plan.make_cells(split, mode, recipes, range(args.seeds))
+        at_once = args.at_once if args.jobs == 'slurm' else len(devices)
+        _check_checkpoints(root, models, cells, args.tune, at_once)
     asked = {
         'folder': str(folder.absolute()),
         'mode': mode,
@@ -105,7 +110,7 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         'command': args.command,
     }
     if args.dry_run:
-        _say_dry(args, root, (before or {}).get('split', ''), mode, recipes, devices)
+        _say_dry(args, root, split, mode, recipes, devices)
         return
     with only_comparison_in(root):
         if to_write:
@@ -124,7 +129,13 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         done = len(jobs) - len(unfinished(jobs))
         say(f'{len(jobs)} cells ({len(recipes)} rows x {args.seeds} seeds), {done} finished')
         _run(args, jobs, devices)
-        counted = cells_to_report(root, cells, lambda row: row_recipe(recipe, row), args.tune or 0)
+        counted, left_out = _counted(args, root, split, mode, recipe, cells)
+        if left_out:
+            how = f'tuned by {args.tune} trials' if args.tune else 'of this recipe'
+            say(
+                f'note: not in the report, since they were not trained as this command has it '
+                f'({how}): {", ".join(left_out)}; name them in --methods to train them so'
+            )
         costs = _costs(args, root, counted, devices[:1])
         results = write_report(root, counted, asked, costs)
     _say_results(root, results)
@@ -142,34 +153,51 @@ def _settle(folder: Path) -> comparison.Parts:
         return comparison.settle_parts(str(folder), os.cpu_count() or 1, progress)
 
 
-def _folder(args: argparse.Namespace) -> tuple[Path, bool]:
-    """The folder of the images, and whether it is the digits that we make."""
+def _places(args: argparse.Namespace) -> tuple[Path, Path, bool]:
+    """The folder of the images, that of the comparison, and whether the images are our digits."""
     given = Path(args.folder).expanduser()
-    if args.folder == DIGITS and not given.exists():
-        root = Path(args.out or f'compare_{DIGITS}')
-        return root.with_name(f'{root.name}_images'), True
-    return given, False
+    root = Path(args.out or comparison.default_name(given))
+    if args.folder != DIGITS or given.exists():
+        return given, root, False
+    full = Path(os.path.normpath(root.absolute()))
+    return Path(os.path.relpath(full.with_name(f'{full.name}_images'))), root, True
 
 
 def _plan_features(
     root: Path,
     models: dict[str, dict[str, ComposedModel]],
-    before: dict[str, Any] | None,
+    split: str,
     images: int,
-    say: Any,
+    say: Callable[[str], None],
 ) -> dict[str, FeaturePlan]:
     """What is computed of the frozen backbones; its size is said before it is written."""
-    plans = {}
+    plans, needed, replaced = {}, {}, 0
     for backbone, rows in models.items():
         found = plan_features(backbone, rows)
         folder = features_folder(root, backbone)
-        split = (before or {}).get('split', '')
         missing = missing_arrays(folder, found, split)
         if missing:
-            size = check_disk(folder, backbone, missing.values(), images)
+            size = needed[f'maps of {backbone}'] = bytes_of(missing.values(), images)
+            replaced += bytes_replaced(folder, found, split)
             say(f'maps of {backbone}: {size / 1e9:.2f} GB in {folder}, computed once')
             plans[backbone] = found
+    check_disk(root, needed, replaced, ['a smaller backbone', 'fewer methods', 'no --quick'])
     return plans
+
+
+def _check_checkpoints(
+    root: Path,
+    models: dict[str, dict[str, ComposedModel]],
+    cells: Sequence[Cell],
+    trials: int,
+    at_once: int,
+) -> None:
+    """Refuse checkpoints that do not fit."""
+    of_row = {(backbone, row): m for backbone, rows in models.items() for row, m in rows.items()}
+    todo = [cell for cell in cells if not plan.place_of(cell, root).finished]
+    todo += [cell for cell in cells if cell.seed == 0] * trials
+    size = checkpoint_bytes(of_row, todo, at_once)
+    check_disk(root, {'checkpoints': size}, 0, ['fewer methods', 'fewer --seeds'])
 
 
 def _feature_jobs(
@@ -215,6 +243,27 @@ def _tune(
 
     run = partial(_run, args, devices=devices)
     return tune(root, split, mode, recipes, args.tune, run, args.command)
+
+
+def _counted(
+    args: argparse.Namespace,
+    root: Path,
+    split: str,
+    mode: str,
+    recipe: dict[str, Any],
+    cells: Sequence[Cell],
+) -> tuple[list[Cell], list[str]]:
+    """The cells of the report, and the rows of earlier commands that are left out."""
+
+    def recipe_of(backbone: str, row: str) -> dict[str, Any] | None:
+        own = row_recipe(recipe, row)
+        if not args.tune:
+            return own
+        from fgplugins.compare.tuning import tuned_before
+
+        return tuned_before(root, split, mode, (backbone, row), own, args.tune)
+
+    return cells_to_report(root, cells, recipe_of, args.tune)
 
 
 def _say_dry(

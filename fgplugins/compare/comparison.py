@@ -23,6 +23,7 @@ from fgplugins.data.split_files import (
 )
 from fgplugins.data.splits import Split
 from fgplugins.data.splitting import divide_folder
+from fgplugins.data.text_files import read_text
 from fgplugins.errors import UserError
 from fgplugins.utils.command_line import check_output_folder
 
@@ -30,6 +31,7 @@ __all__ = [
     'Parts',
     'check_folder_free',
     'check_same_images',
+    'default_name',
     'parts_of',
     'settle_parts',
     'split_digest',
@@ -112,13 +114,15 @@ def settle_parts(
                 'all three parts: fgplugins split_data --val 0.2 --test 0.2 --overwrite makes them'
             )
         folder = images_folder(file)
-        content = json.loads(file.read_text(encoding='utf-8'))
+        content = json.loads(read_text(file))
         together, asked, notes = content.get('together') or [], content.get('asked') or {}, []
     elif layout == FLAT or missing:
         shares = {'val': VAL, 'test': TEST}
         shares = {part: s for part, s in shares.items() if layout == FLAT or part in missing}
         divided = divide_folder(str(given), **shares, near=NEAR, workers=workers, progress=progress)
         asked = {**shares, 'seed': 0, 'near': NEAR}
+        apart = [found for part, found in divided.parts.items() if part not in divided.divided]
+        check_readable(*(found.images for found in apart), progress=progress)
         return Parts(given, divided.parts, divided.together, asked, divided.notes)
     else:
         folder, together, asked, notes = given, [], {}, []
@@ -132,6 +136,22 @@ def settle_parts(
     return Parts(folder, found, together, asked, notes)
 
 
+def images_of(given: Path) -> Path:
+    """The folder of the images of what a user names, which may be a split file; a full path."""
+    file = find_split_file(given) if given.is_file() else None
+    return Path(os.path.normpath((given if file is None else images_folder(file)).absolute()))
+
+
+def default_name(given: Path) -> str:
+    """Name of the folder of a comparison, for what a user names."""
+    return f'compare_{images_of(given).name}'
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not be there, is a folder or lies in it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
     """What was asked of a comparison's folder before; None if it is a new one.
 
@@ -140,6 +160,12 @@ def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
             written.
     """
     check_output_folder('--out', out)
+    images = images_of(folder)
+    if _is_inside(out, images):
+        raise UserError(
+            f'--out {out}: lies among the images of {printable(images)}: give another place, as '
+            f'--out {printable(images.parent / default_name(folder))}'
+        )
     before = read_json(out / FILE)
     if before is None:
         # a split alone is of a comparison that was stopped at its very beginning
@@ -148,7 +174,7 @@ def check_folder_free(out: Path, folder: Path) -> dict[str, Any] | None:
                 f'--out {out}: holds files, but no comparison: give a new or empty folder'
             )
         return None
-    if before.get('folder') != str(folder.absolute()):
+    if os.path.realpath(before.get('folder', '')) != os.path.realpath(folder):
         raise UserError(
             f'--out {out}: is the comparison of {before.get("folder")}: give another folder for '
             f'that of {folder}'

@@ -20,6 +20,7 @@ from fgplugins.analysis.timing import machine_record, median_ratio, paired_secon
 from fgplugins.compare.cells import CONTROL
 from fgplugins.compare.features import build_row
 from fgplugins.compare.jobs import read_json, write_json
+from fgplugins.compare.recipes import image_size
 from fgplugins.errors import one_line
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deploy
@@ -117,7 +118,7 @@ def measure_costs(
     measuring = _Measuring(backbone, num_classes, recipes[CONTROL], device)
     costs = {}
     for row, recipe in recipes.items():
-        model = {'arguments': recipe['arguments'], 'size': recipe.get('size')}
+        model = {'arguments': recipe['arguments'], 'size': image_size(recipe, backbone)}
         of = {'form': FORM, 'backbone': backbone, 'row': row, 'num_classes': num_classes, **model}
         of |= {'hardware': hardware, 'timm': timm.__version__}
         digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:8]

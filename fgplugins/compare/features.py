@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from fgplugins.compare.cells import file_name, split_variant
 from fgplugins.compare.jobs import write_json
+from fgplugins.compare.recipes import image_size
+from fgplugins.data.split_files import PARTS
 from fgplugins.data.splits import Split
 from fgplugins.errors import UserError, one_line
 from fgplugins.networks.reading import Reading
@@ -34,7 +35,8 @@ __all__ = [
     'FeaturePlan',
     'Features',
     'build_row',
-    'check_disk',
+    'bytes_of',
+    'bytes_replaced',
     'compute',
     'features_folder',
     'missing_arrays',
@@ -42,8 +44,8 @@ __all__ = [
 ]
 
 TYPE = np.float16
-SPARE = 1.05  # times what is written must be free
 INDEX = 'features.json'
+LABELS = 'labels'
 
 
 def build_row(
@@ -55,7 +57,7 @@ def build_row(
         row: a method, or a variant of it.
         backbone: name of the network.
         num_classes: Y.
-        recipe: of the row, with the method's arguments, and the size of the images if it is given.
+        recipe: of the row, with the method's arguments.
         pretrained: load the published weights of the backbone.
 
     Raises:
@@ -63,8 +65,9 @@ def build_row(
     """
     method, _ = split_variant(row)
     given = {'backbone': backbone, 'num_classes': num_classes, **recipe['arguments']}
-    if recipe.get('size') is not None:
-        given['img_size'] = recipe['size']
+    size = image_size(recipe, backbone)
+    if size is not None:
+        given['img_size'] = size
     arguments, size = build_arguments(method, SavedModel('', {}), given)
     try:
         model = timm.create_model(method, pretrained=pretrained, **arguments).eval()
@@ -169,30 +172,33 @@ def missing_arrays(folder: Path, plan: FeaturePlan, split: str) -> dict[str, tup
     return {name: shape for name, shape in plan.shapes.items() if name not in there}
 
 
-def check_disk(folder: Path, backbone: str, shapes: Iterable[Sequence[int]], images: int) -> int:
+def bytes_of(shapes: Iterable[Sequence[int]], images: int) -> int:
     """The bytes that arrays take.
 
     Args:
-        folder: where they will be.
-        backbone: the network that gives them.
         shapes: of one image.
         images: how many there are.
-
-    Raises:
-        UserError: if the disk has not that many left.
     """
-    needed = images * sum(map(math.prod, shapes)) * np.dtype(TYPE).itemsize
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if needed * SPARE > free:
-        raise UserError(
-            f'--quick keeps the maps of {backbone} for {images} images in {folder}: '
-            f'{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: another --out, a smaller '
-            'backbone, fewer methods, or no --quick'
-        )
-    return needed
+    return images * sum(map(math.prod, shapes)) * np.dtype(TYPE).itemsize
+
+
+def bytes_replaced(folder: Path, plan: FeaturePlan, split: str) -> int:
+    """The bytes of a folder's arrays that `compute` writes anew: of other images, or begun."""
+    kept = {
+        _file(folder, part, name)
+        for name in (*_arrays_there(folder, plan.describe(split)), LABELS)
+        for part in PARTS
+    }
+    return sum(
+        512 * file.stat().st_blocks  # a file that was begun may have holes
+        for file in folder.glob('*.npy')
+        if file not in kept
+    )
+
+
+def _file(folder: Path, part: str, name: str) -> Path:
+    """Of an array of a part's images."""
+    return folder / f'{part}_{name}.npy'
 
 
 def compute(
@@ -223,7 +229,7 @@ def compute(
     described = plan.describe(split)
     there = _arrays_there(folder, described)
     missing = missing_arrays(folder, plan, split)
-    for file in [] if there else [*folder.glob('*.npy'), folder / INDEX]:
+    for file in [] if there else [folder / INDEX, *folder.glob('*.npy')]:
         file.unlink(missing_ok=True)
     described['arrays'] = {**there, **described['arrays']}
     prepared = reader(plan.backbone, plan.size).prepare()
@@ -235,7 +241,7 @@ def compute(
         for name, part in parts.items():
             arrays = {
                 key: np.lib.format.open_memmap(
-                    folder / f'{name}_{key}.npy', 'w+', TYPE, (len(part.images), *shape)
+                    _file(folder, name, key), 'w+', TYPE, (len(part.images), *shape)
                 )
                 for key, shape in missing.items()
             }
@@ -253,7 +259,7 @@ def compute(
                         progress(done, total)
             for array in arrays.values():
                 array.flush()
-            np.save(folder / f'{name}_labels.npy', np.asarray(part.labels, np.int64))
+            np.save(_file(folder, name, LABELS), np.asarray(part.labels, np.int64))
     finally:
         for model in rows.values():
             model.cpu()
@@ -283,7 +289,8 @@ def _arrays_there(folder: Path, wanted: dict[str, Any]) -> dict[str, list[int]]:
         return {}
     there = json.loads(index.read_text(encoding='utf-8'))
     same = all(there.get(key) == wanted[key] for key in ('backbone', 'split', 'size'))
-    return there['arrays'] if same else {}
+    files = (_file(folder, part, name) for part in PARTS for name in (*there['arrays'], LABELS))
+    return there['arrays'] if same and all(file.is_file() for file in files) else {}
 
 
 class Features:
@@ -298,11 +305,11 @@ class Features:
 
     def __init__(self, folder: Path, maps: Sequence[str], embedding: str | None, part: str) -> None:
         def opened(name: str) -> np.ndarray:
-            return np.load(folder / f'{part}_{name}.npy', mmap_mode='r')
+            return np.load(_file(folder, part, name), mmap_mode='r')
 
         self.maps = [opened(name) for name in maps]
         self.embedding = None if embedding is None else opened(embedding)
-        self.labels = torch.from_numpy(np.load(folder / f'{part}_labels.npy'))
+        self.labels = torch.from_numpy(np.load(_file(folder, part, LABELS)))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,10 +9,12 @@ from mmengine.config import Config
 
 from fgplugins.compare.cells import split_variant
 from fgplugins.errors import UserError
+from fgplugins.networks.names import look_up_network
 from fgplugins.utils.shipped import shipped_folder
 from fgplugins.zoo_mmpretrain.running.options import set_options
+from fgplugins.zoo_mmpretrain.running.settings import pipeline_size
 
-__all__ = ['read_recipe', 'rescale', 'row_recipe']
+__all__ = ['image_size', 'read_recipe', 'rescale', 'row_recipe']
 
 OURS = ('methods', 'method_hooks', 'asked')  # of a recipe, besides what trains
 
@@ -48,6 +50,22 @@ def read_recipe(
     given = {'epochs': epochs, 'batch_size': batch_size, 'lr': lr}
     given = {key: value for key, value in given.items() if value is not None}
     return {**recipe, **(given if mode == 'quick' else {'asked': given})}
+
+
+def image_size(recipe: dict[str, Any], backbone: str) -> int | tuple[int, int] | None:
+    """The size of the images that a row is trained and tested on; None for the network's own.
+
+    Args:
+        recipe: see `row_recipe`.
+        backbone: name of the network.
+    """
+    if 'test_dataloader' not in recipe:  # quick: as timm tests the network
+        return recipe.get('size')
+    settings = look_up_network(backbone)
+    if settings is not None and settings.fixed_input_size:
+        return None
+    pipeline = recipe['test_dataloader']['dataset']['pipeline']
+    return recipe.get('size') or pipeline_size(pipeline)
 
 
 def _with_options(recipe: dict[str, Any], **asked: float) -> dict[str, Any]:

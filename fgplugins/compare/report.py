@@ -20,22 +20,30 @@ __all__ = ['cells_to_report', 'write_report']
 
 
 def cells_to_report(
-    root: Path, asked: Sequence[Cell], recipe_of: Callable[[str], dict[str, Any]], trials: int = 0
-) -> list[Cell]:
+    root: Path,
+    asked: Sequence[Cell],
+    recipe_of: Callable[[str, str], dict[str, Any] | None],
+    trials: int = 0,
+) -> tuple[list[Cell], list[str]]:
     """The cells that were asked for, and those of earlier commands that go with them.
 
-    These are of the same split and mode, and were trained by the recipe that their row has now,
-    finished or not; on another backbone only where the control is among them.
+    These are of the same split and mode, have finished or failed, and were trained by the recipe
+    that their row has now; on another backbone only where the control is among them.
 
     Args:
         root: folder of the comparison.
         asked: by this command.
-        recipe_of: the recipe of a row.
+        recipe_of: the recipe of a row that was not asked for, by its backbone and name; None if it
+            has none.
         trials: of each row that this command asked for.
+
+    Returns:
+        The cells, and the rows of earlier commands that are left out for their recipe or that of
+        their control.
     """
     known, first = {cell.key for cell in asked}, asked[0]
-    tuned = {(cell.backbone, cell.method): cell.recipe for cell in asked}
-    found = list(asked)
+    recipes = {(cell.backbone, cell.method): cell.recipe for cell in asked}
+    found, others = list(asked), []
     for folder in sorted((root / 'cells').iterdir()):
         if folder.name in known:
             continue
@@ -43,17 +51,22 @@ def cells_to_report(
             cell = read_cell(folder)
         except (OSError, TypeError, ValueError):  # damaged, and asked for no longer
             continue
+        job, row = place_of(cell, root), (cell.backbone, cell.method)
         if (cell.split, cell.mode) != (first.split, first.mode):
             continue
-        recipe = tuned.get((cell.backbone, cell.method)) or recipe_of(cell.method)
-        if cell.trial is None:
-            counts = cell.recipe == recipe
-        else:
-            counts = cell.trial < trials and place_of(cell, root).finished
-        if counts:
-            found.append(cell)
+        if cell.trial is not None:
+            if cell.trial < trials and job.finished:
+                found.append(cell)
+        elif job.finished or job.failure is not None:
+            if row not in recipes:
+                recipes[row] = recipe_of(*row)
+            (found if cell.recipe == recipes[row] else others).append(cell)
     compared = {cell.backbone for cell in found if cell.method == CONTROL and cell.trial is None}
-    return [cell for cell in found if cell.backbone in compared]
+    counted = [cell for cell in found if cell.backbone in compared]
+    rows = {(cell.backbone, cell.method) for cell in counted}
+    others += [cell for cell in found if cell not in counted and cell.trial is None]
+    left_out = [cell for cell in others if (cell.backbone, cell.method) not in rows]
+    return counted, list(dict.fromkeys(f'{c.method} on {c.backbone}' for c in left_out))
 
 
 def write_report(

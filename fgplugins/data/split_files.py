@@ -183,9 +183,12 @@ def write_split_file(
         data = text.encode()
     except UnicodeEncodeError:  # of names that are in no encoding
         data = json.dumps(content, indent=1).encode()
-    partial = path.with_name(f'{path.name}.part')
-    partial.write_bytes(data)
-    partial.replace(path)
+    partial = path.with_name(f'.{path.name}.part')
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _content(path: Path) -> dict:

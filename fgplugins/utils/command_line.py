@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -21,6 +22,8 @@ __all__ = [
     'main_guard',
     'require_module',
 ]
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
@@ -123,6 +126,11 @@ def main_guard(main: Callable[[], None]) -> None:
         if os.environ.get('FGPLUGINS_TRACEBACK'):
             raise
         print(f'error: {one_line(error)}', file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NO_SPACE or os.environ.get('FGPLUGINS_TRACEBACK'):
+            raise
+        print(f'error: {error.strerror}: {error.filename or "free some"}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
