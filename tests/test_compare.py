@@ -836,11 +836,13 @@ def test_a_killed_cell_goes_on_from_its_last_epoch(
         found[name] = {part: training.scores(part) for part in ('val', 'test')}
     for part in ('val', 'test'):
         assert torch.equal(found['whole'][part], found['killed'][part])
-    (checkpoint,) = folder.glob('run/epoch_*.pth')
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])  # killed while it was written
-    training = FineTuned(cell, quick / 'split.json', 3, folder)
-    assert training.cfg.load_from is None
-    assert training.earlier == 0
+    kept = sorted(folder.glob('run/epoch_*.pth'))
+    assert [path.name for path in kept] == ['epoch_2.pth', 'epoch_3.pth']
+    for path, gone_on_from in ((kept[1], str(kept[0])), (kept[0], None)):
+        path.write_bytes(path.read_bytes()[:-1000])  # killed while it was written
+        training = FineTuned(cell, quick / 'split.json', 3, folder)
+        assert training.cfg.load_from == gone_on_from
+        assert (training.earlier > 1000) == (gone_on_from is not None)
 
 
 @pytest.mark.slow
