@@ -51,12 +51,7 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     mode = 'quick' if args.quick else 'finetune'
     say = (lambda text: None) if args.display == 'quiet' else print
     devices = check_devices(args.devices or default_devices())
-    backbones = args.backbone
-    if not backbones:
-        on_gpu = args.gpus > 0 if args.jobs == 'slurm' else devices[0] != 'cpu'
-        name, why = plan.default_backbone(on_gpu)
-        say(f'backbone: {name}: {why}')
-        backbones = [name]
+    backbones = args.backbone or [_default_backbone(args, devices, say)]
     plan.check_names([row for row in args.methods if row != 'all'], backbones, mode)
     if 'all' in args.methods and len(args.methods) > 1:
         raise UserError('--methods all: stands alone; name some, or all')
@@ -129,13 +124,7 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         done = len(jobs) - len(unfinished(jobs))
         say(f'{len(jobs)} cells ({len(recipes)} rows x {args.seeds} seeds), {done} finished')
         _run(args, jobs, devices)
-        counted, left_out = _counted(args, root, split, mode, recipe, cells)
-        if left_out:
-            how = f'tuned by {args.tune} trials' if args.tune else 'of this recipe'
-            say(
-                f'note: not in the report, since they were not trained as this command has it '
-                f'({how}): {", ".join(left_out)}; name them in --methods to train them so'
-            )
+        counted = _counted(args, root, split, mode, recipe, cells, say)
         costs = _costs(args, root, counted, devices[:1])
         results = write_report(root, counted, asked, costs)
     _say_results(root, results)
@@ -146,6 +135,16 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
             f'{len(failed)} of {len(jobs)} cells failed, as {failed[0].name}: {failed[0].failure}; '
             'the same command tries them again'
         )
+
+
+def _default_backbone(
+    args: argparse.Namespace, devices: Sequence[str], say: Callable[[str], None]
+) -> str:
+    """The network for where the cells run; it is said why."""
+    on_gpu = args.gpus > 0 if args.jobs == 'slurm' else devices[0] != 'cpu'
+    name, why = plan.default_backbone(on_gpu)
+    say(f'backbone: {name}: {why}')
+    return name
 
 
 def _settle(folder: Path) -> comparison.Parts:
@@ -252,8 +251,9 @@ def _counted(
     mode: str,
     recipe: dict[str, Any],
     cells: Sequence[Cell],
-) -> tuple[list[Cell], list[str]]:
-    """The cells of the report, and the rows of earlier commands that are left out."""
+    say: Callable[[str], None],
+) -> list[Cell]:
+    """The cells of the report; rows of earlier commands that are left out are named."""
 
     def recipe_of(backbone: str, row: str) -> dict[str, Any] | None:
         own = row_recipe(recipe, row)
@@ -263,7 +263,14 @@ def _counted(
 
         return tuned_before(root, split, mode, (backbone, row), own, args.tune)
 
-    return cells_to_report(root, cells, recipe_of, args.tune)
+    counted, left_out = cells_to_report(root, cells, recipe_of, args.tune)
+    if left_out:
+        how = f'tuned by {args.tune} trials' if args.tune else 'by this recipe'
+        say(
+            f'note: not in the report, since not trained as this command has it ({how}): '
+            f'{", ".join(left_out)}; name them in --methods to train them so'
+        )
+    return counted
 
 
 def _say_dry(
