@@ -30,6 +30,7 @@ pytest.importorskip('statsmodels', reason='of the extra compare')
 pytest.importorskip('optuna', reason='of the extra compare')
 
 from fgplugins.compare import (
+    best,
     command,
     comparison,
     disk,
@@ -46,6 +47,7 @@ from fgplugins.compare.jobs import Job, only_process_in, read_json, unfinished, 
 from fgplugins.compare.report import cells_to_report
 from fgplugins.data.split_files import write_split_file
 from fgplugins.errors import UserError
+from fgplugins.serving.models import load_trained
 
 ROOT = Path(__file__).parent.parent
 COLOURS = {'blue': (40, 60, 200), 'green': (40, 180, 60), 'red': (200, 50, 40)}
@@ -379,8 +381,6 @@ def test_a_cell_is_trained_by_one_process_at_a_time(
 
 
 def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
-    from fgplugins.serving.models import load_trained
-
     loaded = load_trained(str(quick))
     best = results(quick)['best']
     assert best['method'] in type(loaded.method).__name__.lower()
@@ -394,6 +394,69 @@ def test_the_best_checkpoint_gives_the_scores_of_its_cell(quick: Path) -> None:
         wanted = torch.from_numpy(kept['test_scores'])
     # the maps were kept as float16
     torch.testing.assert_close(scores.softmax(1), wanted.softmax(1), rtol=0, atol=0.01)
+
+
+def test_what_was_damaged_is_mended_or_named(
+    quick: Path, folder: Path, network: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    shutil.copytree(quick, out)
+    asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4', '--no-page')
+
+    def again() -> str:
+        code, said = run_here(*asked, folder=folder, network=network, out=out)
+        assert code == 0, said
+        return said
+
+    cell = out / 'cells' / results(out)['best']['key']
+    content = (cell / 'result.json').read_text()
+    (cell / 'result.json').write_text(content[:100])
+    assert '5 finished' in again()
+    assert without_times(results(out)) == without_times(results(quick))
+    file = out / 'report' / 'best.pth'
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-500])
+    assert str(file) in again()
+    assert len(file.read_bytes()) == len(whole)
+    file.unlink()
+    weights = (cell / 'method.pth').read_bytes()
+    for damage in (lambda: (cell / 'method.pth').write_bytes(weights[:-500]),
+                   lambda: (cell / 'method.pth').unlink()):  # fmt: skip
+        damage()
+        said = again()
+        assert f'no checkpoint that can be read: remove {cell}, and the same command' in said
+        assert not file.exists() and str(file) not in said
+    shutil.rmtree(cell)
+    assert str(file) in again()
+    assert file.exists()
+
+
+def test_a_network_in_a_folder_keeps_the_size_that_it_was_given(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fgplugins.compare.cost import measure_costs
+
+    save_for_hf(timm.create_model('test_vit', num_classes=5), tmp_path / 'a vit')
+    monkeypatch.chdir(tmp_path)
+    backbone = command._anywhere('local-dir:a vit')
+    assert backbone == f'local-dir:{tmp_path / "a vit"}'
+    assert command._anywhere('resnet50') == 'resnet50'
+    recipe = {'arguments': {}, 'size': 96}
+    for row in ('gap', 'clan'):
+        model = features.build_row(row, backbone, 3, recipe)
+        assert model.backbone.pos_embed.shape[1] == 37
+        content = best.deployed_checkpoint(
+            model, model.method_name, best._arguments(model), list(COLOURS),
+            best.reader(backbone, model.input_size).data,
+        )  # fmt: skip
+        torch.save(content, tmp_path / 'best.pth')
+        loaded = load_trained(str(tmp_path / 'best.pth'))
+        assert loaded.input_size[1:] == (96, 96)
+    costs = measure_costs(tmp_path, backbone, {'gap': recipe}, 3, 'cpu')
+    assert costs['gap']['params'] > 0
+    rows = {'gap': features.build_row('gap', backbone, 3, {**recipe, 'size': 100})}
+    with pytest.raises(UserError, match=r'images of 100 x 100: Input .* another --size'):
+        features.plan_features(backbone, rows)
 
 
 def test_tuning_gives_all_rows_as_many_trials_and_goes_on_where_it_was(
@@ -472,6 +535,9 @@ def test_variants_are_read_and_written_alike() -> None:
             'changes the backbone, which all rows',
         ),
         (['--methods', 'all', 'warn'], '--methods all: stands alone'),
+        (['--methods', 'warn:num_classes=5'], 'num_classes is the same for all rows'),
+        (['--jobs', 'slurm'], '--jobs slurm: this machine has no srun'),
+        (['--out', 'o' * 300], 'File name too long'),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
@@ -555,7 +621,14 @@ def test_maps_that_are_gone_are_computed_again(quick: Path, network: str, tmp_pa
     split = read_json(stored / 'features.json')['split']
     assert features.missing_arrays(stored, planned, split) == {}
     assert features.bytes_replaced(stored, planned, split) == 0
-    (stored / f'val_{min(planned.shapes)}.npy').unlink()
+    file = stored / f'val_{min(planned.shapes)}.npy'
+    whole = file.read_bytes()
+    for damage in (lambda: file.unlink(), lambda: file.write_bytes(whole[:-100])):
+        damage()
+        assert features.missing_arrays(stored, planned, split) == planned.shapes
+    file.write_bytes(whole)
+    assert features.missing_arrays(stored, planned, split) == {}
+    (stored / 'features.json').write_text('{"arrays"')
     assert features.missing_arrays(stored, planned, split) == planned.shapes
 
 
@@ -762,8 +835,6 @@ def test_whole_networks_are_trained_by_all_methods(
     rows = results(out)['backbones'][0]['rows']
     assert [row['method'] for row in rows] == ['gap', 'art', 'att2', 'clan', 'siou', 'warn']
     assert all(len(row['runs']) == 1 for row in rows)
-    from fgplugins.serving.models import load_trained
-
     assert load_trained(str(out)).classes == sorted(COLOURS)
 
 

@@ -298,7 +298,7 @@ def test_temperature_finds_what_the_scores_were_multiplied_by() -> None:
             'network can be called real: warn +1.2 points and clan -0.5 points. Run 5 seeds or '
             'more.',
         ),
-        ([of('a', None)], 'Every run of a took every image as the plain network.'),
+        ([of('a', None)], 'Every run of a had the same images right as the plain network.'),
     ],
 )
 def test_verdict(differences: list[Difference], expected: str) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from fgplugins.compare.cells import METHOD_FILE, RUN, Cell
 from fgplugins.compare.features import build_row, reader
-from fgplugins.compare.jobs import read_json, write_json
+from fgplugins.compare.jobs import is_whole, read_json, write_json
+from fgplugins.errors import UserError
 from fgplugins.serving.models import BEST
 from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
 from fgplugins.zoo_timm import ComposedModel
@@ -40,17 +41,26 @@ def checkpoint_of(cell: Cell, root: Path, classes: Sequence[str], file: Path) ->
         root: folder of the comparison.
         classes: their names.
         file: to write.
+
+    Raises:
+        UserError: if the cell's weights are gone, or damaged.
     """
     temporary = file.with_name(f'.{file.name}')
     folder = cell.folder(root)
+    trained = folder / METHOD_FILE if cell.mode == 'quick' else latest_checkpoint(folder / RUN)
+    if trained is None or not is_whole(Path(trained)):
+        raise UserError(
+            f'{cell.method}, seed {cell.seed} has no checkpoint that can be read: remove {folder}, '
+            'and the same command trains it again'
+        )
     if cell.mode == 'quick':
         model = build_row(cell.method, cell.backbone, len(classes), cell.recipe)
-        model.method.load_state_dict(torch.load(folder / METHOD_FILE, weights_only=True))
+        model.method.load_state_dict(torch.load(trained, weights_only=True))
         data = reader(cell.backbone, model.input_size).data
         content = deployed_checkpoint(model, model.method_name, _arguments(model), classes, data)
         torch.save(content, temporary)
     else:
-        shutil.copyfile(latest_checkpoint(folder / RUN), temporary)
+        shutil.copyfile(trained, temporary)
     temporary.replace(file)
 
 
@@ -61,11 +71,16 @@ def write_best(root: Path, cell: Cell, classes: Sequence[str]) -> Path:
         root: folder of the comparison.
         cell: the best one, by the rule.
         classes: their names.
+
+    Raises:
+        UserError: if the cell's weights are gone, or damaged; nothing is there then.
     """
     file = root / BEST
     note = file.with_suffix('.json')
     result = read_json(cell.folder(root) / 'result.json')
-    if not (file.is_file() and (read_json(note) or {}).get('key') == cell.key):
+    if not (is_whole(file) and (read_json(note) or {}).get('key') == cell.key):
+        for old in (file, note):
+            old.unlink(missing_ok=True)
         checkpoint_of(cell, root, classes, file)
     metrics = {f'top-1, {part} images of the comparison': result[part]['top1']
                for part in ('test', 'val')}  # fmt: skip

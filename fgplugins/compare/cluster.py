@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,14 @@ from fgplugins.errors import UserError, one_line
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-__all__ = ['Cluster', 'check_not_submitted', 'dry_run_text', 'run_slurm', 'sbatch_options']
+__all__ = [
+    'Cluster',
+    'check_not_submitted',
+    'check_slurm',
+    'dry_run_text',
+    'run_slurm',
+    'sbatch_options',
+]
 
 POLL = 1.0  # seconds between two looks at the tasks
 GRACE = 15.0  # seconds until a file of a task that has ended is seen on another machine
@@ -87,6 +95,20 @@ def _submitit() -> ModuleType:
             "--jobs slurm: submitit is not installed: pip install 'fgplugins[compare]'"
         ) from None
     return submitit
+
+
+def check_slurm() -> None:
+    """Refuse a machine that cannot submit, before anything is written.
+
+    Raises:
+        UserError: if there is no Slurm, or no submitit.
+    """
+    _submitit()
+    if shutil.which('srun') is None:
+        raise UserError(
+            '--jobs slurm: this machine has no srun; --jobs local runs on this machine, --dry-run '
+            'prints the script'
+        )
 
 
 class Task:

@@ -29,6 +29,7 @@ from fgplugins.compare.tables import summary
 from fgplugins.data.images import printable
 from fgplugins.data.split_files import PARTS
 from fgplugins.errors import UserError
+from fgplugins.serving.models import BEST
 from fgplugins.utils.progress_bar import progress_bar
 from fgplugins.zoo_timm import ComposedModel
 
@@ -51,7 +52,8 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     mode = 'quick' if args.quick else 'finetune'
     say = (lambda text: None) if args.display == 'quiet' else print
     devices = check_devices(args.devices or default_devices())
-    backbones = args.backbone or [_default_backbone(args, devices, say)]
+    backbones = [_anywhere(name) for name in args.backbone]
+    backbones = backbones or [_default_backbone(args, devices, say)]
     plan.check_names([row for row in args.methods if row != 'all'], backbones, mode)
     if 'all' in args.methods and len(args.methods) > 1:
         raise UserError('--methods all: stands alone; name some, or all')
@@ -107,6 +109,10 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
     if args.dry_run:
         _say_dry(args, root, split, mode, recipes, devices)
         return
+    if args.jobs == 'slurm':
+        from fgplugins.compare.cluster import check_slurm
+
+        check_slurm()
     with only_comparison_in(root):
         if to_write:
             write_digits(folder)
@@ -137,11 +143,19 @@ def compare(args: argparse.Namespace, then: Callable[[Path], object] = lambda ro
         )
 
 
+def _anywhere(backbone: str) -> str:
+    """The name of a network, with the full path of one in a folder."""
+    scheme, colon, folder = backbone.partition('local-dir:')
+    if scheme or not colon:
+        return backbone
+    return colon + os.path.normpath(Path(folder).expanduser().absolute())
+
+
 def _default_backbone(
     args: argparse.Namespace, devices: Sequence[str], say: Callable[[str], None]
 ) -> str:
     """The network for where the cells run; it is said why."""
-    on_gpu = args.gpus > 0 if args.jobs == 'slurm' else devices[0] != 'cpu'
+    on_gpu = args.gpus > 0 if args.jobs == 'slurm' else devices[0].startswith('cuda')
     name, why = plan.default_backbone(on_gpu)
     say(f'backbone: {name}: {why}')
     return name
@@ -223,9 +237,10 @@ def _say_results(root: Path, results: dict[str, Any]) -> None:
             print(remark)
     best = results['best']
     if best is not None:
+        file = root / BEST
         print(
             f'\nbest by the validation images: {best["method"]} on {best["backbone"]}, seed '
-            f'{best["seed"]}: {root / "report" / "best.pth"}'
+            f'{best["seed"]}' + (f': {file}' if file.is_file() else '')
         )
     print(f'report: {root / "report"}')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +112,8 @@ def settle_parts(
         if missing:
             raise UserError(
                 f'{printable(file)} has no {" and no ".join(missing)} images: a comparison needs '
-                'all three parts: fgplugins split_data --val 0.2 --test 0.2 --overwrite makes them'
+                f'all three parts: fgplugins split_data {shlex.quote(str(images_folder(file)))} '
+                '--val 0.2 --test 0.2 --overwrite makes them'
             )
         folder = images_folder(file)
         content = json.loads(read_text(file))

@@ -6,7 +6,6 @@ float16, and the embedding; `Rows` says which of them a row of the comparison re
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fgplugins.compare.cells import file_name, split_variant
-from fgplugins.compare.jobs import write_json
+from fgplugins.compare.jobs import read_json, write_json
 from fgplugins.compare.recipes import image_size
 from fgplugins.data.split_files import PARTS
 from fgplugins.data.splits import Split
@@ -71,10 +70,13 @@ def build_row(
     arguments, size = build_arguments(method, SavedModel('', {}), given)
     try:
         model = timm.create_model(method, pretrained=pretrained, **arguments).eval()
-    except (RuntimeError, TypeError, ValueError, OSError) as error:
-        raise UserError(f'{row} on {backbone}: {one_line(error, 300)}') from error
-    if size is not None:
-        model.set_input_size(size)
+        if size is not None:
+            model.set_input_size(size)
+    except (AssertionError, RuntimeError, TypeError, ValueError, OSError) as error:
+        text = one_line(error, 600).replace(
+            'use backbone_checkpoint=<file>', '--backbone local-dir:FOLDER takes one of your own'
+        )
+        raise UserError(f'{row} on {backbone}: {text}') from error
     return model
 
 
@@ -122,12 +124,21 @@ def plan_features(backbone: str, rows: Mapping[str, ComposedModel]) -> FeaturePl
     Args:
         backbone: name of the network.
         rows: their models, by row.
+
+    Raises:
+        UserError: if it does not take images of their size.
     """
     first = next(iter(rows.values()))
     size = first.input_size
     named = {row: _names(model.reading) for row, model in rows.items()}
-    with torch.inference_mode():
-        given = _read_all(rows, torch.zeros(1, first.in_chans, *size))
+    try:
+        with torch.inference_mode():
+            given = _read_all(rows, torch.zeros(1, first.in_chans, *size))
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f'{backbone} does not take images of {size[0]} x {size[1]}: {one_line(error, 300)}: '
+            'another --size'
+        ) from error
     shapes = {name: tuple(values.shape[1:]) for name, values in given.items()}
     return FeaturePlan(backbone, named, shapes, size)
 
@@ -282,15 +293,23 @@ def _narrow(values: Tensor, backbone: str) -> np.ndarray:
     return narrow.cpu().numpy()
 
 
+def _is_array(file: Path) -> bool:
+    """Whether an array is there, and whole."""
+    try:
+        np.load(file, mmap_mode='r')
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
+
+
 def _arrays_there(folder: Path, wanted: dict[str, Any]) -> dict[str, list[int]]:
     """The arrays of a folder that was finished, if they are of the same images and network."""
-    index = folder / INDEX
-    if not index.is_file():
+    there = read_json(folder / INDEX)
+    if there is None:
         return {}
-    there = json.loads(index.read_text(encoding='utf-8'))
     same = all(there.get(key) == wanted[key] for key in ('backbone', 'split', 'size'))
     files = (_file(folder, part, name) for part in PARTS for name in (*there['arrays'], LABELS))
-    return there['arrays'] if same and all(file.is_file() for file in files) else {}
+    return there['arrays'] if same and all(map(_is_array, files)) else {}
 
 
 class Features:

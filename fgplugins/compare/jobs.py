@@ -140,11 +140,10 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether there is a result, and the scores that a cell's is of can be read."""
-        path = self.folder / 'result.json'
-        if not path.is_file():
+        content = read_json(self.folder / 'result.json')
+        if content is None:
             return False
-        of_cell = 'cell' in (read_json(path) or {})
-        return not of_cell or is_whole(self.folder / 'scores.npz')
+        return 'cell' not in content or is_whole(self.folder / 'scores.npz')
 
     @property
     def failure(self) -> str | None:

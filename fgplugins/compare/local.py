@@ -117,9 +117,8 @@ def run_local(jobs: Sequence[Job], devices: Sequence[str], display: str = 'auto'
                 for process in running.values():
                     process.end()
     except KeyboardInterrupt:
-        finished = len(jobs) - len(unfinished(jobs))
-        print(
-            f'\ninterrupted; {finished} of {len(jobs)} cells are finished and stay; '
-            'go on with the same command'
-        )
+        finished, done = len(jobs) - len(unfinished(jobs)), ''
+        if any(job.unit == 'epoch' for job in jobs):
+            done = f'{finished} of {len(jobs)} cells are finished and stay; '
+        print(f'\ninterrupted; {done}go on with the same command')
         raise

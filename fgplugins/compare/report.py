@@ -15,6 +15,7 @@ from fgplugins.compare.plots import write_plots
 from fgplugins.compare.results import collect
 from fgplugins.compare.tables import write_tables
 from fgplugins.data.split_files import PARTS
+from fgplugins.errors import UserError
 
 __all__ = ['cells_to_report', 'write_report']
 
@@ -63,7 +64,7 @@ def cells_to_report(
             (found if cell.recipe == recipes[row] else others).append(cell)
     compared = {cell.backbone for cell in found if cell.method == CONTROL and cell.trial is None}
     counted = [cell for cell in found if cell.backbone in compared]
-    rows = {(cell.backbone, cell.method) for cell in counted}
+    rows = {(cell.backbone, cell.method) for cell in counted if cell.trial is None}
     others += [cell for cell in found if cell not in counted and cell.trial is None]
     left_out = [cell for cell in others if (cell.backbone, cell.method) not in rows]
     return counted, list(dict.fromkeys(f'{c.method} on {c.backbone}' for c in left_out))
@@ -102,5 +103,8 @@ def write_report(
     write_plots(results, folder)
     if results['best'] is not None:
         cell = next(cell for cell in cells if cell.key == results['best']['key'])
-        write_best(root, cell, parts['train'].classes)
+        try:
+            write_best(root, cell, parts['train'].classes)
+        except UserError as error:
+            print(f'note: no report/best.pth: {error}')
     return results

@@ -17,6 +17,7 @@ import numpy as np
 
 from fgplugins.compare.calibration import calibration_error, fit_temperature
 from fgplugins.compare.cells import CONTROL, Cell
+from fgplugins.compare.jobs import read_json
 from fgplugins.compare.statistics import (
     LEVEL,
     POWER,
@@ -348,8 +349,6 @@ def _described(cell: Cell, run: Run | None) -> dict[str, Any]:
 
 def _trial(root: Path, cell: Cell) -> dict[str, Any]:
     """A trial of the tuning: its recipe, and its accuracy on the validation images."""
-    path = cell.folder(root) / 'result.json'
-    done = path.is_file()
-    val = json.loads(path.read_text(encoding='utf-8'))['val'] if done else None
-    reason = {} if done else {'reason': _reason(path.parent)}
-    return {'key': cell.key, **cell.as_json(), 'val': val, **reason}
+    result = read_json(cell.folder(root) / 'result.json')
+    found = {'val': None, 'reason': _reason(cell.folder(root))} if result is None else {}
+    return {'key': cell.key, **cell.as_json(), 'val': (result or {}).get('val'), **found}

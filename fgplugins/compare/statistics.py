@@ -214,8 +214,8 @@ def compare_with_control(
         found,
         error=100 * float(error),
         df=float(df),
-        low=100 * float(d - half),
-        high=100 * float(d + half),
+        low=100 * max(-1.0, float(d - half)),
+        high=100 * min(1.0, float(d + half)),
         p=float(p_value(d, error, df)),
         from_runs=float(from_runs),
     )

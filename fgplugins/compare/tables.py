@@ -9,7 +9,7 @@ from typing import Any
 
 from fgplugins.analysis.tables import Table, to_csv
 from fgplugins.compare.cells import CONTROL
-from fgplugins.compare.verdict import listed
+from fgplugins.compare.verdict import MOST, listed
 
 __all__ = ['COSTS', 'as_csv', 'as_markdown', 'summary', 'write_tables']
 
@@ -61,7 +61,7 @@ def summary(found: Mapping[str, Any]) -> Table:
         'test top-1': lambda row: _spread(row['test_top1']),
         'difference': _difference,
         'Holm p': lambda row: _p(_of(row, 'holm_p')),
-        'could see': lambda row: _number(_of(row, 'smallest'), '{:.1f}'),
+        'could see': lambda row: _seen(_of(row, 'smallest')),
         'fixed / broken': _fixed,
         'calibration': _calibration,
         'val top-1': lambda row: _spread(row['val_top1']),
@@ -132,7 +132,7 @@ def _of_backbone(found: Mapping[str, Any]) -> list[str]:
 
 def _plain(text: str) -> str:
     """A text whose letters are no marks of Markdown."""
-    return re.sub(r'([\\`*_<>|])', r'\\\1', text)
+    return re.sub(r'([\\`*_<>|\[\]&])', r'\\\1', ' '.join(text.split()))
 
 
 def _of_method(row: Mapping[str, Any]) -> list[str]:
@@ -199,6 +199,11 @@ def _of(row: Mapping[str, Any], name: str) -> float | None:
 
 def _number(value: float | None, form: str) -> str:
     return '' if value is None else form.format(value)
+
+
+def _seen(smallest: float | None) -> str:
+    """The smallest difference that could be seen, if there is one."""
+    return 'nothing' if smallest is not None and smallest > MOST else _number(smallest, '{:.1f}')
 
 
 def _spread(figure: Mapping[str, float | None] | None) -> str:

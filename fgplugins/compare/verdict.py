@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from fgplugins.compare.statistics import FEW_RUNS, LEVEL, Difference
 
-__all__ = ['listed', 'remarks', 'verdict']
+__all__ = ['MOST', 'listed', 'remarks', 'verdict']
 
 PLAIN = 'the plain network'
+MOST = 100.0  # points that a difference can have
 
 
 def listed(names: Sequence[str]) -> str:
@@ -38,7 +39,8 @@ def verdict(differences: Sequence[Difference], control: bool = True) -> str:
         said.append(_single(single))
     same = [d for d in differences if d.p is None and len(d.seeds) > 1]
     if same:
-        said.append(f'Every run of {listed([d.method for d in same])} took every image as {PLAIN}.')
+        methods = listed([d.method for d in same])
+        said.append(f'Every run of {methods} had the same images right as {PLAIN}.')
     return ' '.join(said)
 
 
@@ -96,12 +98,21 @@ def _range(values: Sequence[float], form: str = '{}') -> str:
     return low if low == high else f'{low} to {high}'
 
 
+def _points(values: Sequence[float]) -> str:
+    """Differences that could be seen; there is none of more than 100 points."""
+    if max(values) <= MOST:
+        return f'{_range(values, "{:.1f}")} points'
+    few = [value for value in values if value <= MOST]
+    seen = f'{_range(few, "{:.1f}")} points for some, for others ' if few else ''
+    return f'{seen}no difference, however large'
+
+
 def _nothing_found(others: Sequence[Difference], after: bool) -> str:
     """Of methods whose difference may be chance."""
     names = [d.method for d in others]
     seeds = _range([len(d.seeds) for d in others])
     images = _range([d.images for d in others])
-    smallest = _range([d.smallest for d in others], '{:.1f}')
+    smallest = _points([d.smallest for d in others])
     verb = 'differs' if len(names) == 1 else 'differ'
     if after:
         start = f'{listed(names)} {verb} from it by no more than'
@@ -110,7 +121,7 @@ def _nothing_found(others: Sequence[Difference], after: bool) -> str:
     else:
         start = f'On these images no method differs from {PLAIN} by more than'
     ending = ', by method' if ' to ' in smallest else ''
-    return f'{start} what {seeds} seeds and {images} images could show: {smallest} points{ending}.'
+    return f'{start} what {seeds} seeds and {images} images could show: {smallest}{ending}.'
 
 
 def _single(single: Sequence[Difference]) -> str:

@@ -54,6 +54,11 @@ def find_split_file(root: Path) -> Path | None:
     try:
         content = json.loads(read_text(path))
     except ValueError as error:
+        if path == root and path.suffix.lower() != '.json':
+            raise UserError(
+                f'{printable(path)} is no folder of images and no split file: give the folder that '
+                'holds a folder per class, or a file that fgplugins split_data has made'
+            ) from None
         raise UserError(
             f'{printable(path)} is no JSON: {error}; make it anew by fgplugins split_data, or '
             'remove it'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ for score, label in zip(*p[0].topk({few})):
 ```
 
 With fgplugins, a folder of photos into a table:
-`python tools/predict.py {name} photos/ --csv photos.csv`.
+`python tools/predict.py {quoted} photos/ --csv photos.csv`.
 
 ## Images
 
@@ -113,6 +114,7 @@ def model_card(
     known = bool(classes)
     return CARD.format(
         name=name,
+        quoted=shlex.quote(name),
         summary=_summary(method, network, composed, len(classes) if classes else None),
         imports='import fgplugins  # registers the model\nimport timm\nimport torch'
         if composed or not network_is_timms(network)

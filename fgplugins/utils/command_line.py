@@ -77,8 +77,11 @@ def check_output_folder(option: str, path: str | Path) -> Path:
         UserError: naming the option.
     """
     there = Path(path).absolute()
-    while not there.exists():
-        there = there.parent
+    try:
+        while not there.exists():
+            there = there.parent
+    except OSError as error:  # as of a name that is too long
+        raise UserError(f'{option} {path}: {error.strerror}') from None
     if not there.is_dir():
         is_file = 'is a file' if there == Path(path).absolute() else f'{there} is a file'
         raise UserError(f'{option} {path}: {is_file}, not a folder')

@@ -234,7 +234,7 @@ def build_arguments(
     if size is not None:
         size = (size, size) if isinstance(size, int) else tuple(size)
         cfg = backbone_settings(name, arguments.get('backbone'))
-        if cfg is not None and cfg.fixed_input_size:
+        if 'img_size' in known or (cfg is not None and cfg.fixed_input_size):
             arguments['img_size'] = size
         else:
             arguments.pop('img_size', None)

@@ -479,6 +479,8 @@ class ComposedModel(nn.Module):
         size = (img_size, img_size) if isinstance(img_size, int) else img_size
         if hasattr(self.backbone, 'set_input_size'):
             self.backbone.set_input_size(img_size=size, **kwargs)
+            if size is not None:  # the size of its parameters
+                self.backbone_args['img_size'] = tuple(size)
         elif kwargs or (self.fixed_size and size is not None and tuple(size) != self.fixed_size):
             names = ', '.join(kwargs) or 'img_size'
             raise ValueError(f'set_input_size: {self.backbone_name} cannot change its {names}')
