@@ -847,6 +847,7 @@ def test_the_local_executor_of_submitit_runs_a_comparison(
     pytest.importorskip('submitit', reason='of clusters')
     from fgplugins.compare import cluster
 
+    monkeypatch.setattr(cluster, 'check_slurm', lambda: None)
     monkeypatch.setattr(cluster, 'run_slurm', partial(cluster.run_slurm, executor='local'))
     out = tmp_path / 'out'
     asked = ('--quick', '--methods', 'warn', 'clan', '--seeds', '2', '--epochs', '4')
