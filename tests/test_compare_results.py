@@ -15,6 +15,7 @@ from PIL import Image
 
 pytest.importorskip('statsmodels', reason='of the extra compare')
 
+from fgplugins.compare import tables
 from fgplugins.compare.calibration import calibration_error, fit_temperature
 from fgplugins.compare.cells import Cell
 from fgplugins.compare.plots import Point, front, write_plots
@@ -266,6 +267,10 @@ def test_markdown(compared: tuple, tmp_path: Path) -> None:
     rows = [line for line in text.splitlines() if line.startswith('|')]
     assert len(rows) == 2 + 3
     assert {line.count('|') for line in rows} == {rows[0].count('|')}
+
+
+def test_names_are_no_marks_of_markdown() -> None:
+    assert tables._plain('[a](b) &lt; c\nd') == r'\[a\](b) \&lt; c d'
 
 
 def test_columns_without_values_are_left_out(compared: tuple, tmp_path: Path) -> None:

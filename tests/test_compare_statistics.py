@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +304,17 @@ def test_temperature_finds_what_the_scores_were_multiplied_by() -> None:
 )
 def test_verdict(differences: list[Difference], expected: str) -> None:
     assert verdict(with_family(differences)) == expected
+
+
+def test_differences_beyond_all_points_are_not_printed() -> None:
+    one, other = with_family([of('a', 0.5), of('b', 0.5)])
+    said = [verdict([replace(one, smallest=847.5), replace(other, smallest=s)]) for s in (62, 101)]
+    assert said[0].endswith('show: 62.0 points for some, for others no difference, however large.')
+    assert said[1].endswith('images could show: no difference, however large.')
+    control = np.zeros((2, 12), bool)
+    control[0, :6] = True
+    found = compare_with_control('a', range(2), ~control, control)
+    assert (found.low, found.high) == (-100, 100)
 
 
 def test_verdict_without_the_control() -> None:
