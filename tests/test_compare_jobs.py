@@ -23,11 +23,11 @@ from fgplugins.compare.jobs import (
     Progress,
     only_comparison_in,
     only_process_in,
-    whole_file,
     write_json,
 )
 from fgplugins.compare.local import run_local
 from fgplugins.errors import UserError
+from fgplugins.utils.whole_file import whole_file
 
 MOST = 20.0  # seconds to wait for what takes a moment
 

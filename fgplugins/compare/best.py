@@ -13,6 +13,7 @@ from fgplugins.compare.features import build_row, reader
 from fgplugins.compare.jobs import is_whole, read_json, write_json
 from fgplugins.errors import UserError
 from fgplugins.serving.models import BEST
+from fgplugins.utils.whole_file import whole_file
 from fgplugins.zoo_mmpretrain.running.work_folder import latest_checkpoint
 from fgplugins.zoo_timm import ComposedModel
 from fgplugins.zoo_timm.deploy import deployed_checkpoint
@@ -45,7 +46,6 @@ def checkpoint_of(cell: Cell, root: Path, classes: Sequence[str], file: Path) ->
     Raises:
         UserError: if the cell's weights are gone, or damaged.
     """
-    temporary = file.with_name(f'.{file.name}')
     folder = cell.folder(root)
     trained = folder / METHOD_FILE if cell.mode == 'quick' else latest_checkpoint(folder / RUN)
     if trained is None or not is_whole(Path(trained)):
@@ -58,10 +58,11 @@ def checkpoint_of(cell: Cell, root: Path, classes: Sequence[str], file: Path) ->
         model.method.load_state_dict(torch.load(trained, weights_only=True))
         data = reader(cell.backbone, model.input_size).data
         content = deployed_checkpoint(model, model.method_name, _arguments(model), classes, data)
-        torch.save(content, temporary)
+        with whole_file(file) as made:
+            torch.save(content, made)
     else:
-        shutil.copyfile(trained, temporary)
-    temporary.replace(file)
+        with whole_file(file) as made, Path(trained).open('rb') as kept:
+            shutil.copyfileobj(kept, made)
 
 
 def write_best(root: Path, cell: Cell, classes: Sequence[str]) -> Path:

@@ -151,6 +151,8 @@ def _submit(jobs: list[Job], folder: Path, cluster: Cluster, executor: str) -> l
     submitit = _submitit()
     for job in jobs:
         job.clear()
+    if executor != 'local':
+        check_slurm()
     try:
         if executor == 'local':
             submitter = submitit.LocalExecutor(folder)
@@ -160,7 +162,7 @@ def _submit(jobs: list[Job], folder: Path, cluster: Cluster, executor: str) -> l
             submitter.update_parameters(**cluster.parameters())
         return submitter.submit_array([Task(job.on(cluster.gpus)) for job in jobs])
     except RuntimeError as error:
-        why = 'this machine has no srun' if 'srun' in str(error) else one_line(error, 300)
+        why = one_line(error, 300)
         raise UserError(f'--jobs slurm: {why}; --jobs local runs on this machine') from None
 
 

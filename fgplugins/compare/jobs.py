@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock, Timeout
 
 from fgplugins.errors import UserError
+from fgplugins.utils.whole_file import whole_file
 
 __all__ = [
     'Job',
@@ -33,7 +33,6 @@ __all__ = [
     'read_json',
     'run_job',
     'unfinished',
-    'whole_file',
     'write_json',
 ]
 
@@ -47,20 +46,6 @@ PATIENCE = 10.0  # seconds for a keeper to end all that it keeps
 # `error: ...` of a tool, the last line of a traceback, and an error in mmengine's log
 ERROR = re.compile(r'(?:error|[\w.]*(?:Error|Exception|Exit|Interrupt)): \S|.* - ERROR - \S')
 ESCAPES = re.compile(r'\x1b(?:\[[0-?]*[ -/]*[@-~]|.)')  # of a terminal
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, that is never there in part, and is on the disk behind the block."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with temporary.open('wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

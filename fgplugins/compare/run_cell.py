@@ -24,11 +24,12 @@ from fgplugins.compare.cells import METHOD_FILE, Cell, read_cell, read_command
 from fgplugins.compare.comparison import parts_of, split_path
 from fgplugins.compare.features import Features, build_row, features_folder, plan_features
 from fgplugins.compare.heads import score, train_head
-from fgplugins.compare.jobs import only_process_in, whole_file, write_json
+from fgplugins.compare.jobs import only_process_in, write_json
 from fgplugins.errors import one_line
 from fgplugins.serving.models import choose_device
 from fgplugins.utils.command_line import main_guard
 from fgplugins.utils.memory import keep_freed_memory
+from fgplugins.utils.whole_file import whole_file
 
 __all__ = ['run']
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fgplugins.compare.cells import RUN, Cell, split_variant
-from fgplugins.compare.jobs import is_whole, read_json, whole_file, write_json
+from fgplugins.compare.jobs import is_whole, read_json, write_json
 from fgplugins.errors import UserError
 from fgplugins.methods import get_method
 from fgplugins.utils.modes import in_testing
+from fgplugins.utils.whole_file import whole_file
 from fgplugins.zoo_mmpretrain.running import (
     data,
     initial_weights,

@@ -23,6 +23,7 @@ from fgplugins.data.images import printable, walk
 from fgplugins.data.splits import Split
 from fgplugins.data.text_files import read_text
 from fgplugins.errors import UserError
+from fgplugins.utils.whole_file import whole_file
 
 __all__ = [
     'PARTS',
@@ -188,12 +189,8 @@ def write_split_file(
         data = text.encode()
     except UnicodeEncodeError:  # of names that are in no encoding
         data = json.dumps(content, indent=1).encode()
-    partial = path.with_name(f'.{path.name}.part')
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def _content(path: Path) -> dict:

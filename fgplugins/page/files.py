@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fgplugins.errors import UserError
+from fgplugins.utils.whole_file import whole_file
 
 __all__ = ['FOLDER', 'Files', 'as_script', 'write_whole']
 
@@ -80,6 +81,5 @@ class Files:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a page: whole, or not at all."""
-    partial = path.with_name(f'.{path.name}.part')
-    partial.write_bytes(text.encode('utf-8', 'backslashreplace'))
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.write(text.encode('utf-8', 'backslashreplace'))
