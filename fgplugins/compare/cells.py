@@ -26,7 +26,7 @@ __all__ = [
 
 CONTROL = 'gap'  # the network itself
 METHOD_FILE = 'method.pth'  # of a cell: weights of a method that was trained on features
-SET = ('backbone', 'num_classes', 'in_chans', 'img_size')  # not by a row
+SHARED = ('backbone', 'num_classes', 'in_chans', 'img_size')  # by all rows
 RUN = 'run'  # of a cell: the folder of MMPretrain's runner
 
 
@@ -107,7 +107,7 @@ def split_variant(row: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition('=')
         if not equals or not key.isidentifier():
             raise UserError(f'--methods {row}: {part!r} is not KEY=VALUE, as warn:heads=2')
-        if key in SET:
+        if key in SHARED:
             raise UserError(f'--methods {row}: {key} is the same for all rows')
         try:
             arguments[key] = ast.literal_eval(value)
